@@ -1,0 +1,148 @@
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use minitoolstream_proto as proto;
+
+/// A message to be published.
+#[derive(Clone, Debug, Default)]
+pub struct NewMessage {
+    pub(crate) request: proto::PublishRequest,
+}
+
+impl NewMessage {
+    /// A message of a subject; the data may be empty.
+    pub fn new(subject: impl Into<String>, data: impl Into<Bytes>) -> Self {
+        Self { request: proto::PublishRequest { subject: subject.into(), data: data.into(), ..Default::default() } }
+    }
+
+    /// Adds a header. Names that begin with `Mts-` belong to the broker.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.request.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the id under which the broker recognises a repetition. With it, the publisher repeats the message by itself
+    /// when a connection breaks.
+    #[must_use]
+    pub fn message_id(mut self, id: impl Into<String>) -> Self {
+        self.request.message_id = id.into();
+        self
+    }
+
+    /// Sets how long the message lives; without it the broker's rule for the subject counts.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.request.ttl = ttl.try_into().ok();
+        self
+    }
+
+    /// Stores the message only if this is the subject's last sequence at that moment.
+    #[must_use]
+    pub fn expect_last_sequence(mut self, sequence: u64) -> Self {
+        self.request.expected_last_sequence = Some(sequence);
+        self
+    }
+
+    pub(crate) fn is_repeatable(&self) -> bool {
+        !self.request.message_id.is_empty()
+    }
+
+    /// About how many bytes it takes in a frame.
+    pub(crate) fn size(&self) -> usize {
+        let headers: usize = self.request.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+        self.request.data.len() + self.request.subject.len() + self.request.message_id.len() + headers + 32
+    }
+}
+
+/// A stored message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its sequence in the subject.
+    pub sequence: u64,
+    /// True if the message id was known: this is the sequence of the first.
+    pub duplicate: bool,
+}
+
+/// A message as received.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Its subject.
+    pub subject: String,
+    /// Its sequence in the subject.
+    pub sequence: u64,
+    /// Its data; `None` if it is larger than the limit of the fetch: read it with
+    /// [`Client::read`](crate::Client::read).
+    pub data: Option<Bytes>,
+    /// Its headers.
+    pub headers: HashMap<String, String>,
+    /// When the broker accepted it.
+    pub timestamp: SystemTime,
+    size: u64,
+}
+
+impl Message {
+    /// Bytes of its data, whether they are here or not.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl From<proto::Message> for Message {
+    fn from(message: proto::Message) -> Self {
+        let size = message.detached.as_ref().map_or(message.data.len() as u64, |detached| detached.size);
+        let timestamp = message.timestamp.and_then(|timestamp| timestamp.try_into().ok());
+        Self {
+            subject: message.subject,
+            sequence: message.sequence,
+            data: message.detached.is_none().then_some(message.data),
+            headers: message.headers,
+            timestamp: timestamp.unwrap_or(SystemTime::UNIX_EPOCH),
+            size,
+        }
+    }
+}
+
+/// What to fetch.
+#[derive(Clone, Debug, Default)]
+pub struct Fetch {
+    pub(crate) request: proto::FetchRequest,
+}
+
+impl Fetch {
+    /// Messages after the acked position of a durable consumer.
+    pub fn durable(subject: impl Into<String>, durable: impl Into<String>) -> Self {
+        let (subject, durable_name) = (subject.into(), durable.into());
+        Self { request: proto::FetchRequest { subject, durable_name, ..Default::default() } }
+    }
+
+    /// Messages from a sequence on (1 is the first).
+    pub fn from_sequence(subject: impl Into<String>, sequence: u64) -> Self {
+        let (subject, start_sequence) = (subject.into(), Some(sequence));
+        Self { request: proto::FetchRequest { subject, start_sequence, ..Default::default() } }
+    }
+
+    /// At most this many messages; without it 10, and any number when following.
+    #[must_use]
+    pub fn limit(mut self, messages: u32) -> Self {
+        self.request.batch_size = i32::try_from(messages).unwrap_or(i32::MAX);
+        self
+    }
+
+    /// Keeps the stream open and goes on with new messages as they are committed.
+    #[must_use]
+    pub fn follow(mut self) -> Self {
+        self.request.follow = true;
+        self
+    }
+
+    /// The largest data to receive in one message; larger ones arrive without.
+    #[must_use]
+    pub fn max_message_bytes(mut self, bytes: u32) -> Self {
+        self.request.max_message_bytes = bytes;
+        self
+    }
+}

@@ -1,0 +1,18 @@
+//! The actors, and how a message passes them.
+//!
+//! ```text
+//!            Publish            Commit              HeadMoved
+//! gRPC ──────────────▶ publisher ─────▶ storage ─ ─ ─ ─ ─ ─ ▶ subscriber ──▶ gRPC stream
+//!   ▲                  (one a shard)     │   ▲
+//!   └────────── results ─────────────────┘   └─ Ack ── gRPC        reaper: expiry, garbage, message ids
+//! ```
+//!
+//! Each lives on a thread of its own (subscribers share a few), so that a hang of one stops no other. All are rebuilt
+//! by [`supervise`] after a panic or a hang; who waits for an answer then learns that the outcome is unknown.
+
+pub mod heads;
+pub mod publisher;
+pub mod reaper;
+pub mod storage;
+pub mod subscriber;
+pub mod supervise;

@@ -1,0 +1,127 @@
+//! Removes what has expired, and the bytes that nothing refers to any more.
+//!
+//! Every step is bounded and waits its turn behind commits. The order is fixed: rows first, bytes after a grace period,
+//! the garbage row last; so a crash in between leaves work to do, never a row without bytes.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{Actor, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
+
+use super::supervise::{Bell, supervised};
+use crate::{
+    error::Result,
+    metrics::Metrics,
+    store::Stores,
+    types::{Clock, Timestamp},
+};
+
+/// Blocks, ids or garbage of one transaction.
+const STEP: usize = 500;
+
+/// Steps of one round; the rest waits for the next, so that other work gets its turn.
+const STEPS_MAX: usize = 20;
+
+/// What a reaper runs on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where to look.
+    pub stores: Stores,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Pause between rounds.
+    pub interval: Duration,
+    /// How long bytes stay after their rows went.
+    pub grace: Duration,
+    /// Counts what went.
+    pub metrics: Metrics,
+}
+
+/// See the [module](self).
+pub struct Reaper {
+    parts: Parts,
+    _bell: Bell,
+}
+
+impl Reaper {
+    /// A reaper that begins with a round at once.
+    pub fn new(parts: Parts, bell: Bell) -> Self {
+        Self { parts, _bell: bell }
+    }
+
+    fn next_round(&self, pause: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(pause, |reaper, ctx| {
+            let parts = reaper.parts.clone();
+            let round = async move { parts.round().await }.into_actor(reaper).map(|done, reaper, ctx| {
+                let pause = match done {
+                    Ok(true) => reaper.parts.interval,
+                    Ok(false) => Duration::from_millis(1),
+                    Err(error) => {
+                        tracing::warn!(%error, "a round of the reaper failed");
+                        reaper.parts.interval
+                    }
+                };
+                reaper.next_round(pause, ctx);
+            });
+            ctx.spawn(round);
+        });
+    }
+}
+
+impl Actor for Reaper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.next_round(Duration::ZERO, ctx);
+    }
+}
+
+supervised!(Reaper);
+
+impl Parts {
+    /// Gives `false` if work is left.
+    async fn round(&self) -> Result<bool> {
+        let now = self.clock.now();
+        let mut done = true;
+        done &= self.expire(now).await?;
+        done &= self.reclaim(now).await?;
+        done &= self.forget_ids(now).await?;
+        Ok(done)
+    }
+
+    async fn expire(&self, now: Timestamp) -> Result<bool> {
+        for _ in 0..STEPS_MAX {
+            let expired = self.stores.metadata.expire(now, STEP).await?;
+            self.metrics.expired(expired.messages);
+            if expired.blocks < STEP {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn reclaim(&self, now: Timestamp) -> Result<bool> {
+        let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        let before = Timestamp(now.0.saturating_sub(grace));
+        for _ in 0..STEPS_MAX {
+            let garbage = self.stores.metadata.garbage(before, STEP).await?;
+            if garbage.is_empty() {
+                return Ok(true);
+            }
+            for removed in &garbage {
+                self.stores.payload.delete(removed.key).await?;
+            }
+            self.stores.metadata.forget_garbage(&garbage).await?;
+            self.metrics.reclaimed(garbage.len() as u64);
+        }
+        Ok(false)
+    }
+
+    async fn forget_ids(&self, now: Timestamp) -> Result<bool> {
+        for _ in 0..STEPS_MAX {
+            if self.stores.metadata.forget_ids(now, STEP).await? < STEP {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,380 @@
+//! Runs commits, one after another, and raises the heads.
+//!
+//! ```text
+//! waiting commits + acks ─▶ group ─▶ payload durable ─▶ metadata transaction ─▶ heads ─▶ replies ─▶ next group
+//!                                          ▲                   │ refused: strip duplicates, try again
+//!                                          └───────────────────┘
+//! ```
+//! While a group is being synced, the next one gathers: the sync is the only clock there is.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
+use tokio::sync::oneshot;
+
+use super::{
+    heads::Heads,
+    publisher::Results,
+    supervise::{Bell, supervised},
+};
+use crate::{
+    admission::Permit,
+    block::{
+        INLINE_MAX, PayloadKey, Placement,
+        batch::{self, NewBlock},
+        guard::{RecordAt, Refusal},
+    },
+    error::{Error, Result},
+    metrics::Metrics,
+    store::{Ack, Committed, Group, Stores},
+    types::{Clock, Draft, Published, RequestId},
+};
+
+/// A group takes waiting commits until its blocks have this many bytes.
+const GROUP_BYTES_MAX: usize = 16 << 20;
+
+/// Acks of one group; more wait for the next.
+const GROUP_ACKS_MAX: usize = 10_000;
+
+/// Messages that may wait in the mailbox; permits bound them earlier.
+const MAILBOX: usize = 1 << 20;
+
+/// Stores a batch. One sender has one batch under way, and no two senders share a subject.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Commit {
+    /// The messages.
+    pub drafts: Vec<Draft>,
+    /// The same, as blocks.
+    pub blocks: Vec<NewBlock>,
+    /// Who gets which results.
+    pub tickets: Vec<Ticket>,
+    /// Closed when the batch is through: time for the next.
+    pub done: oneshot::Sender<()>,
+}
+
+/// A caller's share of a batch.
+pub struct Ticket {
+    /// Who asked.
+    pub request: RequestId,
+    /// How many of the drafts are this caller's.
+    pub drafts: usize,
+    /// Where their results go.
+    pub reply: oneshot::Sender<Results>,
+    /// Released when the answer is given.
+    pub permit: Permit,
+}
+
+/// Moves the position of a durable consumer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct MovePosition {
+    /// Who asks.
+    pub request: RequestId,
+    /// What to move.
+    pub ack: Ack,
+    /// The position afterwards.
+    pub reply: oneshot::Sender<Result<u64>>,
+}
+
+/// What storage runs on.
+#[derive(Clone)]
+pub struct Parts {
+    /// Where messages are stored.
+    pub stores: Stores,
+    /// Who is told of them.
+    pub heads: Arc<Heads>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How long message ids are remembered.
+    pub dedup_window: Duration,
+    /// Counts commits.
+    pub metrics: Metrics,
+}
+
+/// See the [module](self).
+pub struct Storage {
+    parts: Parts,
+    commits: VecDeque<Commit>,
+    acks: VecDeque<MovePosition>,
+    busy: bool,
+    /// The segment that this incarnation appends to.
+    segment: Option<u64>,
+    _bell: Bell,
+}
+
+impl Storage {
+    /// A storage actor with an empty queue.
+    pub fn new(parts: Parts, bell: Bell) -> Self {
+        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, _bell: bell }
+    }
+
+    fn run_next(&mut self, ctx: &mut Context<Self>) {
+        if self.busy || (self.commits.is_empty() && self.acks.is_empty()) {
+            return;
+        }
+        self.busy = true;
+        let mut job = Job::new(self.parts.clone(), self.segment);
+        let mut bytes = 0;
+        while bytes < GROUP_BYTES_MAX
+            && let Some(commit) = self.commits.pop_front()
+        {
+            bytes += commit.blocks.iter().map(block_bytes).sum::<usize>();
+            job.commits.push(commit);
+        }
+        job.acks.extend(self.acks.drain(..self.acks.len().min(GROUP_ACKS_MAX)));
+        let next = job.run().into_actor(self).map(|segment, storage, ctx| {
+            storage.segment = segment;
+            storage.busy = false;
+            storage.run_next(ctx);
+        });
+        ctx.spawn(next);
+    }
+}
+
+impl Actor for Storage {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Commit> for Storage {
+    type Result = ();
+
+    fn handle(&mut self, commit: Commit, ctx: &mut Self::Context) {
+        self.commits.push_back(commit);
+        self.run_next(ctx);
+    }
+}
+
+impl Handler<MovePosition> for Storage {
+    type Result = ();
+
+    fn handle(&mut self, ack: MovePosition, ctx: &mut Self::Context) {
+        self.acks.push_back(ack);
+        self.run_next(ctx);
+    }
+}
+
+supervised!(Storage);
+
+fn block_bytes(block: &NewBlock) -> usize {
+    block.body.len() + block.object.as_ref().map_or(0, |object| object.data.len())
+}
+
+/// One group on its way through the stores.
+struct Job {
+    parts: Parts,
+    commits: Vec<Commit>,
+    acks: Vec<MovePosition>,
+    segment: Option<u64>,
+    /// For each commit and draft: why it is not stored.
+    refused: Vec<Vec<Option<Refused>>>,
+}
+
+/// Why a draft is not stored.
+#[derive(Clone)]
+enum Refused {
+    Known(Result<Published>),
+    /// It repeats this draft of the same commit.
+    Follows(usize),
+}
+
+impl Job {
+    fn new(parts: Parts, segment: Option<u64>) -> Self {
+        Self { parts, commits: Vec::new(), acks: Vec::new(), segment, refused: Vec::new() }
+    }
+
+    /// Stores the group and answers everybody; gives the segment to go on with.
+    async fn run(mut self) -> Option<u64> {
+        self.refused = self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
+        let started = std::time::Instant::now();
+        let mut outcome = self.store().await;
+        self.parts.metrics.committed(started.elapsed(), outcome.is_ok());
+        if let Err(error) = &outcome
+            && !self.commits.is_empty()
+        {
+            // Acks need no space: they do not share the fate of the blocks (a full disk must not stop consumers).
+            self.fail_commits(error);
+            outcome = self.store().await;
+        }
+        match outcome {
+            Ok(stored) => self.answer(stored),
+            Err(error) => self.fail_acks(&error),
+        }
+    }
+
+    async fn store(&mut self) -> Result<Stored> {
+        let mut objects = vec![Vec::new(); self.commits.len()];
+        loop {
+            let mut blocks = Vec::new();
+            let mut owners = Vec::new();
+            for (index, commit) in self.commits.iter_mut().enumerate() {
+                for block in std::mem::take(&mut commit.blocks) {
+                    owners.push((index, block.subject.clone(), block.drafts.clone()));
+                    blocks.push(block);
+                }
+            }
+            let placements = self.place(&mut blocks).await?;
+            for ((commit, _, drafts), placement) in owners.iter().zip(&placements) {
+                if let Placement::Object { object, .. } = placement {
+                    objects[*commit].push((drafts[0], PayloadKey::Object(*object).to_string()));
+                }
+            }
+            let group = Group {
+                blocks,
+                placements,
+                acks: self.acks.iter().map(|ack| ack.ack.clone()).collect(),
+                now: self.parts.clock.now(),
+                dedup_window: self.parts.dedup_window,
+            };
+            match self.parts.stores.metadata.commit(group).await? {
+                Committed::Stored { firsts, positions } => return Ok(Stored { owners, firsts, positions, objects }),
+                Committed::Refused(refusals) => self.strip(&owners, refusals),
+            }
+        }
+    }
+
+    /// Makes the bodies durable. Small blocks stay in their rows, the others share one append.
+    async fn place(&mut self, blocks: &mut [NewBlock]) -> Result<Vec<Placement>> {
+        let is_slice = |block: &NewBlock| block.object.is_none() && block.body.len() > INLINE_MAX;
+        let slices: Vec<_> = blocks.iter().filter(|block| is_slice(block)).map(|block| block.body.clone()).collect();
+        let (segment, mut offset) = if slices.is_empty() { (0, 0) } else { self.append(slices).await? };
+        let mut placements = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            placements.push(if let Some(object) = &block.object {
+                let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
+                self.parts.stores.payload.put_object(key.number(), object.data.clone()).await?;
+                Placement::Object {
+                    object: key.number(),
+                    size: object.data.len() as u64,
+                    sha256: object.sha256,
+                    part_crcs: object.part_crcs.clone(),
+                    record: block.body.clone(),
+                }
+            } else if is_slice(block) {
+                let len = block.body.len() as u64;
+                offset += len;
+                Placement::Slice { segment, offset: offset - len, len }
+            } else {
+                Placement::Inline(block.body.clone())
+            });
+        }
+        Ok(placements)
+    }
+
+    async fn append(&mut self, bodies: Vec<bytes::Bytes>) -> Result<(u64, u64)> {
+        let Parts { stores, clock, .. } = &self.parts;
+        // Taken out: after a failure the segment is not written to again.
+        if let Some(segment) = self.segment.take() {
+            if let Some(offset) = stores.payload.append(segment, bodies.clone()).await? {
+                self.segment = Some(segment);
+                return Ok((segment, offset));
+            }
+            let key = PayloadKey::Segment(segment);
+            stores.metadata.seal_payload(key, clock.now()).await?;
+        }
+        let segment = stores.metadata.open_payload(PayloadKey::Segment).await?.number();
+        let offset = stores.payload.append(segment, bodies).await?;
+        let offset = offset.ok_or_else(|| Error::unavailable("a new segment refused its first block"))?;
+        self.segment = Some(segment);
+        Ok((segment, offset))
+    }
+
+    /// Leaves refused records out and forms the blocks of their commits anew.
+    fn strip(&mut self, owners: &[Owner], refusals: Vec<(RecordAt, Refusal)>) {
+        for (at, refusal) in refusals {
+            let (commit, _, drafts) = &owners[at.block];
+            let draft = drafts[at.record];
+            let refused = match refusal {
+                Refusal::Duplicate(sequence) => {
+                    Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))
+                }
+                // Message ids are per subject, and a subject is in one commit only.
+                Refusal::Follows(first) => Refused::Follows(owners[first.block].2[first.record]),
+                Refusal::Expected(last) => Refused::Known(Err(Error::Conflict(format!(
+                    "the last sequence of '{}' is {last}, not the expected one: read what came meanwhile and decide \
+                     again",
+                    self.commits[*commit].drafts[draft].subject
+                )))),
+            };
+            self.refused[*commit][draft] = Some(refused);
+        }
+        for (commit, refused) in self.commits.iter_mut().zip(&self.refused) {
+            let skip: Vec<_> = refused.iter().map(Option::is_some).collect();
+            commit.blocks = batch::form(&commit.drafts, &skip);
+        }
+    }
+
+    fn answer(mut self, stored: Stored) -> Option<u64> {
+        let mut results: Vec<Vec<Option<Result<Published>>>> =
+            self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
+        for ((commit, subject, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
+            for (draft, sequence) in drafts.iter().zip(*first..) {
+                results[*commit][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
+            }
+            self.parts.heads.raise(subject, first + drafts.len() as u64 - 1);
+        }
+        for (commit, objects) in stored.objects.into_iter().enumerate() {
+            for (draft, object) in objects {
+                if let Some(Ok(published)) = &mut results[commit][draft] {
+                    published.object = Some(object);
+                }
+            }
+        }
+        for (commit, refused) in std::mem::take(&mut self.refused).into_iter().enumerate() {
+            for (draft, refused) in refused.into_iter().enumerate() {
+                match refused {
+                    Some(Refused::Known(result)) => results[commit][draft] = Some(result),
+                    Some(Refused::Follows(first)) => {
+                        results[commit][draft] = results[commit][first]
+                            .clone()
+                            .map(|result| result.map(|published| Published { duplicate: true, ..published }));
+                    }
+                    None => {}
+                }
+            }
+        }
+        for (commit, results) in self.commits.into_iter().zip(results) {
+            let mut results = results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::outcome_unknown())));
+            for ticket in commit.tickets {
+                // A caller that went away does not care.
+                let _ = ticket.reply.send(results.by_ref().take(ticket.drafts).collect());
+                drop(ticket.permit);
+            }
+        }
+        for (ack, position) in self.acks.into_iter().zip(stored.positions) {
+            let _ = ack.reply.send(position);
+        }
+        self.segment
+    }
+
+    fn fail_commits(&mut self, error: &Error) {
+        self.refused.clear();
+        for ticket in self.commits.drain(..).flat_map(|commit| commit.tickets) {
+            tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
+            let _ = ticket.reply.send(vec![Err(error.clone()); ticket.drafts]);
+        }
+    }
+
+    fn fail_acks(self, error: &Error) -> Option<u64> {
+        for ack in self.acks {
+            tracing::warn!(request = %ack.request, %error, "a position was not moved");
+            let _ = ack.reply.send(Err(error.clone()));
+        }
+        self.segment
+    }
+}
+
+/// Commit, subject and drafts of a block.
+type Owner = (usize, crate::types::Subject, Vec<usize>);
+
+struct Stored {
+    owners: Vec<Owner>,
+    firsts: Vec<u64>,
+    positions: Vec<Result<u64>>,
+    /// For each commit: the names of the objects that drafts became.
+    objects: Vec<Vec<(usize, String)>>,
+}

@@ -1,0 +1,102 @@
+//! One live subscription: waits for the head of a subject and hands on what is new.
+//!
+//! ```text
+//! idle ──head moved──▶ pumping: next thing to say ──▶ outlet (waits for the client) ──┐
+//!  ▲                     ▲                                                           │
+//!  └── nothing is new ───┴───────────── progress recorded, so a restart goes on ◀────┘
+//! ```
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use actix::{Actor, ActorContext, AsyncContext, Context, StreamHandler, WrapFuture, fut::ActorFutureExt};
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+
+use super::supervise::{Bell, supervised};
+
+/// What a subscription does with news; outlives the actor's incarnations.
+#[async_trait]
+pub trait Feed: Send + Sync + 'static {
+    /// Hands on what lies between `from` and the present head, and waits until the client has room for it. `None`: the
+    /// subscription has ended.
+    async fn advance(&self, from: u64) -> Option<Progress>;
+}
+
+/// How far a subscription got.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// The first sequence that the client has not been told of.
+    pub next: u64,
+    /// True if more was there to hand on.
+    pub more: bool,
+}
+
+/// What a subscriber runs on.
+#[derive(Clone)]
+pub struct Parts {
+    /// What to do with news.
+    pub feed: Arc<dyn Feed>,
+    /// The first sequence that the client has not been told of.
+    pub next: Arc<AtomicU64>,
+    /// The head of its subject.
+    pub head: watch::Receiver<u64>,
+    /// Cancelled when the subscription ends, so that its supervisor does not take the end for a failure.
+    pub ended: CancellationToken,
+}
+
+/// See the [module](self).
+pub struct Subscriber {
+    parts: Parts,
+    busy: bool,
+    _bell: Bell,
+}
+
+impl Subscriber {
+    /// A subscriber that goes on where its predecessor stood.
+    pub fn new(parts: Parts, bell: Bell) -> Self {
+        Self { parts, busy: false, _bell: bell }
+    }
+
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        if self.busy {
+            return;
+        }
+        self.busy = true;
+        let (feed, from) = (self.parts.feed.clone(), self.parts.next.load(Ordering::Acquire));
+        let step = async move { feed.advance(from).await }.into_actor(self).map(|progress, subscriber, ctx| {
+            subscriber.busy = false;
+            let Some(Progress { next, more }) = progress else {
+                subscriber.parts.ended.cancel();
+                ctx.stop();
+                return;
+            };
+            subscriber.parts.next.store(next, Ordering::Release);
+            let head = *subscriber.parts.head.borrow();
+            if more || head >= next {
+                subscriber.pump(ctx);
+            }
+        });
+        ctx.spawn(step);
+    }
+}
+
+impl Actor for Subscriber {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.add_stream(WatchStream::new(self.parts.head.clone()));
+    }
+}
+
+impl StreamHandler<u64> for Subscriber {
+    fn handle(&mut self, _: u64, ctx: &mut Self::Context) {
+        self.pump(ctx);
+    }
+}
+
+supervised!(Subscriber);

@@ -1,0 +1,370 @@
+//! Keeps actors alive.
+//!
+//! actix restarts an actor that stops, but not one that panics: its mailbox closes for good. Nor does it notice a hang.
+//! So each actor here has a supervising task that follows this life cycle:
+//!
+//! ```text
+//!            factory               death bell rings: panic │ no heartbeat: hang
+//!  ┌▶ starting ──▶ up ────────────────────────────────────────────▶ down ──▶ back-off ─┐
+//!  │               │ a caller found the mailbox closed: look now     │                 │
+//!  │               └──── shutdown ──▶ stopped                        │ budget spent    │
+//!  │                                                                 ▼                 │
+//!  │                                                              given up             │
+//!  └───────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! - The **death bell** is a value inside the actor: whatever ends the actor drops it, and the supervisor hears it.
+//! - **Heartbeats** are messages with a deadline. An actor that misses one has blocked its thread: the thread is left
+//!   to itself, and the next incarnation gets a new one. Should it wake later, nobody holds its address any more.
+//! - **Callers** pick up the new address by themselves through [`Handle`], and report a closed mailbox, so that actors
+//!   watch each other.
+//! - A **budget** of restarts within a period ends the attempt: what crashes that often does not heal by itself.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, Message};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{Error, Result},
+    metrics::Metrics,
+};
+
+/// Asks an actor for a sign of life.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Heartbeat;
+
+/// Makes an actor fail, so that tests can see what happens then.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub enum Fault {
+    /// Panic in a handler.
+    Panic,
+    /// Block the thread for this long.
+    Hang(Duration),
+}
+
+impl Fault {
+    /// Carries the fault out on the calling thread.
+    #[expect(clippy::panic, reason = "to panic is what it is for")]
+    pub fn strike(self) {
+        match self {
+            Self::Panic => panic!("injected fault"),
+            Self::Hang(duration) => std::thread::sleep(duration),
+        }
+    }
+}
+
+/// What an actor needs to be supervised; [`supervised!`] implements the two messages.
+pub trait Supervised: Actor<Context = Context<Self>> + Handler<Heartbeat> + Handler<Fault> {}
+
+/// Answers heartbeats and injected faults in the way every actor does.
+macro_rules! supervised {
+    ($actor:ty) => {
+        impl actix::Handler<$crate::actors::supervise::Heartbeat> for $actor {
+            type Result = ();
+            fn handle(&mut self, _: $crate::actors::supervise::Heartbeat, _: &mut Self::Context) {}
+        }
+        impl actix::Handler<$crate::actors::supervise::Fault> for $actor {
+            type Result = ();
+            fn handle(&mut self, fault: $crate::actors::supervise::Fault, _: &mut Self::Context) {
+                fault.strike();
+            }
+        }
+        impl $crate::actors::supervise::Supervised for $actor {}
+    };
+}
+pub(super) use supervised;
+
+/// Rings when the actor that holds it ends, in whatever way.
+pub struct Bell(#[expect(dead_code, reason = "its drop is the signal")] mpsc::Sender<()>);
+
+/// How patient a supervisor is.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// How long an actor may take to answer one.
+    pub deadline: Duration,
+    /// Pause before the first restart; doubles with each restart inside `period`.
+    pub backoff: Duration,
+    /// Longest pause.
+    pub backoff_max: Duration,
+    /// Most restarts inside `period`.
+    pub budget: usize,
+    /// The window in which restarts are counted.
+    pub period: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(500),
+            deadline: Duration::from_secs(2),
+            backoff: Duration::from_millis(10),
+            backoff_max: Duration::from_secs(1),
+            budget: 20,
+            period: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where incarnations of an actor live.
+#[derive(Clone)]
+pub enum Threads {
+    /// A thread for each incarnation.
+    Own,
+    /// One of a few shared threads.
+    Shared(Arc<ThreadPool>),
+}
+
+/// Threads that several actors share. One that hangs is replaced for those that come after.
+pub struct ThreadPool {
+    threads: Mutex<Vec<(u64, Arbiter)>>,
+    next: AtomicU64,
+}
+
+/// A thread of a pool: its index, how often the one there was replaced, and the way to it.
+struct Place {
+    index: usize,
+    generation: u64,
+    thread: ArbiterHandle,
+}
+
+impl ThreadPool {
+    /// Starts `count` threads.
+    pub fn new(count: usize) -> Self {
+        let threads = (0..count.max(1)).map(|_| (0, Arbiter::new())).collect();
+        Self { threads: Mutex::new(threads), next: AtomicU64::new(0) }
+    }
+
+    fn pick(&self) -> Place {
+        let threads = self.lock();
+        let turn = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
+        let index = turn % threads.len();
+        let (generation, thread) = &threads[index];
+        Place { index, generation: *generation, thread: thread.handle() }
+    }
+
+    /// Puts a new thread in the place of a blocked one, unless another actor that hung there already did.
+    fn replace(&self, blocked: &Place) {
+        let mut threads = self.lock();
+        let (generation, thread) = &mut threads[blocked.index];
+        if *generation == blocked.generation {
+            // Should the blocked thread wake, it finds that it is to end.
+            thread.stop();
+            (*generation, *thread) = (blocked.generation + 1, Arbiter::new());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Arbiter)>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why an incarnation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Panic,
+    Hang,
+}
+
+impl Cause {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Panic => "panic",
+            Self::Hang => "hang",
+        }
+    }
+}
+
+/// The present address of a supervised actor.
+pub struct Handle<A: Actor> {
+    name: &'static str,
+    address: watch::Receiver<Option<Addr<A>>>,
+    alarm: Arc<Notify>,
+}
+
+impl<A: Actor> Clone for Handle<A> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, address: self.address.clone(), alarm: self.alarm.clone() }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Handle<A> {
+    /// Puts a message into the mailbox. What the message asks for is answered through a channel in it: if that closes
+    /// without an answer, the actor died and the outcome is unknown.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the actor is down: the message was not delivered.
+    pub fn tell<M>(&self, message: M) -> Result<()>
+    where
+        M: Message<Result = ()> + Send + 'static,
+        A: Handler<M>,
+    {
+        let address = self.address.borrow().clone();
+        let Some(address) = address else { return Err(self.down()) };
+        address.try_send(message).map_err(|_| {
+            self.alarm.notify_one();
+            self.down()
+        })
+    }
+
+    /// True while an incarnation lives, as far as its supervisor knows.
+    pub fn is_up(&self) -> bool {
+        self.address.borrow().is_some()
+    }
+
+    /// The actor's name in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn down(&self) -> Error {
+        Error::unavailable(format!("the {} is restarting: nothing was done, repeat the request", self.name))
+    }
+}
+
+/// What a supervisor needs to know.
+pub struct Supervision {
+    /// The actor's name in logs and metrics.
+    pub name: &'static str,
+    /// How patient to be.
+    pub policy: Policy,
+    /// Where incarnations live.
+    pub threads: Threads,
+    /// Ends the actor and its supervision.
+    pub shutdown: CancellationToken,
+    /// Counts restarts.
+    pub metrics: Metrics,
+}
+
+/// The restart budget of an actor is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the {name} failed {restarts} times within {period:?} and is given up")]
+pub struct GivenUp {
+    /// The actor.
+    pub name: &'static str,
+    /// How often it was restarted.
+    pub restarts: usize,
+    /// In how long.
+    pub period: Duration,
+}
+
+/// Builds the handle of an actor and the task that keeps it alive; the actor starts when the task does.
+///
+/// The task ends with `Ok` after shutdown, with [`GivenUp`] once the budget is spent.
+pub fn supervise<A, F>(
+    supervision: Supervision,
+    factory: F,
+) -> (Handle<A>, impl Future<Output = Result<(), GivenUp>> + Send)
+where
+    A: Supervised,
+    F: Fn(Bell) -> A + Clone + Send + 'static,
+{
+    let (publish, address) = watch::channel(None);
+    let alarm = Arc::new(Notify::new());
+    let handle = Handle { name: supervision.name, address, alarm: alarm.clone() };
+    (handle, keep_alive(supervision, factory, publish, alarm))
+}
+
+async fn keep_alive<A, F>(
+    supervision: Supervision,
+    factory: F,
+    address: watch::Sender<Option<Addr<A>>>,
+    alarm: Arc<Notify>,
+) -> Result<(), GivenUp>
+where
+    A: Supervised,
+    F: Fn(Bell) -> A + Clone + Send + 'static,
+{
+    let Supervision { name, policy, threads, shutdown, metrics } = supervision;
+    let mut restarts: VecDeque<Instant> = VecDeque::new();
+    loop {
+        let (ring, mut bell) = mpsc::channel(1);
+        let place = match &threads {
+            Threads::Own => Place { index: 0, generation: 0, thread: Arbiter::new().handle() },
+            Threads::Shared(pool) => pool.pick(),
+        };
+        let build = factory.clone();
+        let actor = A::start_in_arbiter(&place.thread, move |_| build(Bell(ring)));
+        address.send_replace(Some(actor.clone()));
+        let cause = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {
+                address.send_replace(None);
+                if let Threads::Own = threads {
+                    place.thread.stop();
+                }
+                return Ok(());
+            }
+            cause = watch_over(&actor, &mut bell, &alarm, policy) => cause,
+        };
+        address.send_replace(None);
+        metrics.actor_restarted(name, cause.as_str());
+        tracing::error!(actor = name, cause = cause.as_str(), "actor failed");
+        match (&threads, cause) {
+            (Threads::Own, _) => drop(place.thread.stop()),
+            (Threads::Shared(pool), Cause::Hang) => pool.replace(&place),
+            (Threads::Shared(_), Cause::Panic) => {}
+        }
+        let now = Instant::now();
+        restarts.retain(|at| now.duration_since(*at) < policy.period);
+        restarts.push_back(now);
+        if restarts.len() > policy.budget {
+            return Err(GivenUp { name, restarts: restarts.len(), period: policy.period });
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff(policy, restarts.len())) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Returns when the incarnation is beyond help.
+async fn watch_over<A: Supervised>(
+    actor: &Addr<A>,
+    bell: &mut mpsc::Receiver<()>,
+    alarm: &Notify,
+    policy: Policy,
+) -> Cause {
+    loop {
+        tokio::select! {
+            _ = bell.recv() => return Cause::Panic,
+            () = tokio::time::sleep(policy.heartbeat) => {}
+            () = alarm.notified() => {}
+        }
+        match tokio::time::timeout(policy.deadline, actor.send(Heartbeat)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Cause::Panic,
+            Err(_) => return Cause::Hang,
+        }
+    }
+}
+
+fn backoff(policy: Policy, restarts: usize) -> Duration {
+    let doublings = u32::try_from(restarts.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    (policy.backoff * 2_u32.pow(doublings)).min(policy.backoff_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_limit() {
+        let policy = Policy::default();
+        let pauses: Vec<_> = (1..=9).map(|restarts| backoff(policy, restarts).as_millis()).collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        assert_eq!(backoff(policy, usize::MAX), policy.backoff_max);
+    }
+}

@@ -1,0 +1,242 @@
+//! Wires stores, actors and servers; their order of start and stop.
+//!
+//! ```text
+//! start: listeners ─▶ stores ─▶ storage, publishers, reaper ─▶ gRPC, HTTP ─▶ ready
+//! stop:  unready ─▶ no new work ─▶ streams and commits end, within the deadline ─▶ actors ─▶ HTTP
+//! ```
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    actors::{
+        heads::Heads,
+        publisher::{Publisher, Publishers},
+        reaper::{self, Reaper},
+        storage::{self, Storage},
+        supervise::{GivenUp, Handle, Policy, Supervision, ThreadPool, Threads, supervise},
+    },
+    admission::Admission,
+    config::Config,
+    error::{Error, Result},
+    grpc::{self, Broker},
+    http::{self, Health},
+    metrics::Metrics,
+    store::embedded::Embedded,
+    types::{Clock, SystemClock},
+};
+
+/// Publishers: two, so that one forms blocks while the other's are synced.
+const PUBLISHERS: usize = 2;
+
+/// Threads that subscribers share.
+const SUBSCRIBER_THREADS: usize = 2;
+
+/// How often the runtime tells that it runs.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A broker that serves.
+pub struct Running {
+    /// Where it publishes (and consumes).
+    pub ingress: SocketAddr,
+    /// Where it consumes (and publishes).
+    pub egress: SocketAddr,
+    /// Where health and metrics are.
+    pub http: SocketAddr,
+    /// Its parts, to be examined.
+    pub broker: Broker,
+    /// Its actors, to be examined.
+    pub actors: Actors,
+    deadline: Duration,
+    draining: CancellationToken,
+    shutdown: CancellationToken,
+    supervisors: JoinSet<Result<(), GivenUp>>,
+    servers: JoinSet<Result<(), String>>,
+    http_server: actix_web::dev::ServerHandle,
+    _stores: Embedded,
+}
+
+/// Handles of the critical actors.
+#[derive(Clone)]
+pub struct Actors {
+    /// Runs commits.
+    pub storage: Handle<Storage>,
+    /// Gather messages.
+    pub publishers: Vec<Handle<Publisher>>,
+    /// Removes what expired.
+    pub reaper: Handle<Reaper>,
+}
+
+/// Starts a broker inside the current actix system.
+///
+/// # Errors
+/// If a port is taken, the data directory is in use or cannot be written, or what it holds cannot be read.
+pub async fn start(config: Config) -> Result<Running> {
+    start_with_clock(config, Arc::new(SystemClock::new())).await
+}
+
+/// As [`start`], with a clock of the caller's.
+///
+/// # Errors
+/// As for [`start`].
+pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Running> {
+    let config = Arc::new(config);
+    let ingress_listener = listen(&config, config.port, "server.port").await?;
+    let egress_listener = listen(&config, config.egress_port, "server.egress_port").await?;
+    let http_listener = listen(&config, config.http_port, "http.port").await?;
+    let [ingress, egress, http] =
+        [&ingress_listener, &egress_listener, &http_listener].map(|listener| listener.local_addr().map_err(io));
+
+    let embedded = Embedded::open(&config.data_dir, config.free_min.0).await?;
+    let stores = embedded.stores.clone();
+    let metrics = Metrics::new(config.metric_subjects)
+        .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
+    let heads = Arc::new(Heads::default());
+    let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
+
+    let mut supervisors = JoinSet::new();
+    let supervision = |name| Supervision {
+        name,
+        policy: Policy::default(),
+        threads: Threads::Own,
+        shutdown: shutdown.clone(),
+        metrics: metrics.clone(),
+    };
+    let parts = storage::Parts {
+        stores: stores.clone(),
+        heads: heads.clone(),
+        clock: clock.clone(),
+        dedup_window: config.dedup_window,
+        metrics: metrics.clone(),
+    };
+    let (storage, alive) = supervise(supervision("storage"), move |bell| Storage::new(parts.clone(), bell));
+    supervisors.spawn(alive);
+    let publishers: Vec<_> = (0..PUBLISHERS)
+        .map(|_| {
+            let storage = storage.clone();
+            let (publisher, alive) =
+                supervise(supervision("publisher"), move |bell| Publisher::new(storage.clone(), bell));
+            supervisors.spawn(alive);
+            publisher
+        })
+        .collect();
+    let parts = reaper::Parts {
+        stores: stores.clone(),
+        clock: clock.clone(),
+        interval: config.reaper_interval,
+        grace: config.reaper_grace,
+        metrics: metrics.clone(),
+    };
+    let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
+    supervisors.spawn(alive);
+    let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper };
+
+    let broker = Broker {
+        config: config.clone(),
+        stores: stores.clone(),
+        publishers: Publishers(publishers),
+        storage,
+        heads,
+        subscriber_threads: Arc::new(ThreadPool::new(SUBSCRIBER_THREADS)),
+        draining: draining.clone(),
+        admission: Admission::new(&config),
+        clock,
+        metrics: metrics.clone(),
+    };
+    let mut servers = JoinSet::new();
+    let slots = Arc::new(Semaphore::new(config.connections));
+    for listener in [ingress_listener, egress_listener] {
+        let (broker, slots) = (broker.clone(), slots.clone());
+        servers.spawn(async move { grpc::server::serve(broker, listener, slots).await.map_err(|e| e.to_string()) });
+    }
+    let health = Health::new(stores, probes(&actors), draining.clone());
+    supervisors.spawn(beat(health.clone(), shutdown.clone()));
+    let http_server = http::serve(http_listener.into_std().map_err(io)?, health, metrics).map_err(io)?;
+    let http_handle = http_server.handle();
+    actix::spawn(http_server);
+
+    Ok(Running {
+        ingress: ingress?,
+        egress: egress?,
+        http: http?,
+        broker,
+        actors,
+        deadline: config.shutdown_deadline,
+        draining,
+        shutdown,
+        supervisors,
+        servers,
+        http_server: http_handle,
+        _stores: embedded,
+    })
+}
+
+impl Running {
+    /// Completes when the broker cannot go on, and says why: an actor that does not heal, a server or a supervisor that
+    /// ended.
+    pub async fn failed(&mut self) -> String {
+        tokio::select! {
+            Some(ended) = self.supervisors.join_next() => match ended {
+                Ok(Ok(())) => "a supervisor ended".into(),
+                Ok(Err(given_up)) => given_up.to_string(),
+                Err(error) => format!("a supervisor failed: {error}"),
+            },
+            Some(ended) = self.servers.join_next() => match ended {
+                Ok(Ok(())) => "a gRPC server ended".into(),
+                Ok(Err(error)) => format!("a gRPC server failed: {error}"),
+                Err(error) => format!("a gRPC server failed: {error}"),
+            },
+        }
+    }
+
+    /// Takes no new work, lets what is under way end within the configured deadline, and stops everything.
+    pub async fn stop(mut self) {
+        self.draining.cancel();
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.deadline, ended).await.is_err() {
+            tracing::warn!(deadline = ?self.deadline, "some streams did not end in time and are cut");
+            self.servers.shutdown().await;
+        }
+        self.shutdown.cancel();
+        while self.supervisors.join_next().await.is_some() {}
+        self.http_server.stop(true).await;
+    }
+}
+
+async fn listen(config: &Config, port: u16, key: &str) -> Result<TcpListener> {
+    let address = SocketAddr::new(config.host, port);
+    TcpListener::bind(address).await.map_err(|error| {
+        Error::unavailable(format!(
+            "cannot listen on {address} ({key}): {error}; stop what uses the port, or set {key} to another (0 lets the \
+             system choose)"
+        ))
+    })
+}
+
+fn io(error: std::io::Error) -> Error {
+    Error::unavailable(error.to_string())
+}
+
+fn probes(actors: &Actors) -> Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> {
+    let mut probes: Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> = Vec::new();
+    let (storage, reaper) = (actors.storage.clone(), actors.reaper.clone());
+    probes.push((storage.name(), Box::new(move || storage.is_up())));
+    probes.push((reaper.name(), Box::new(move || reaper.is_up())));
+    for publisher in actors.publishers.clone() {
+        probes.push((publisher.name(), Box::new(move || publisher.is_up())));
+    }
+    probes
+}
+
+/// Tells liveness, again and again, that tasks of this runtime run.
+async fn beat(health: Arc<Health>, shutdown: CancellationToken) -> Result<(), GivenUp> {
+    loop {
+        health.beat();
+        tokio::select! {
+            () = tokio::time::sleep(BEAT) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! From drafts to blocks.
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use super::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, OBJECT_MIN, OBJECT_PART, record};
+use crate::types::{Draft, MessageId, Subject, Timestamp};
+
+/// A block that has no sequence yet.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    /// Whose messages it holds.
+    pub subject: Subject,
+    /// For each record, in order: the index of its draft in the batch.
+    pub drafts: Vec<usize>,
+    /// When its newest record was accepted.
+    pub created: Timestamp,
+    /// When its last record expires; `None` if one never does.
+    pub expires: Option<Timestamp>,
+    /// CRC-32 (IEEE) of the body.
+    pub crc: u32,
+    /// The encoded records; for an object its record without the data.
+    pub body: Bytes,
+    /// The data, if it becomes an object.
+    pub object: Option<NewObject>,
+    /// Conditions that some of its records carry.
+    pub guards: Vec<Guard>,
+}
+
+/// A message too large for a block.
+#[derive(Clone, Debug)]
+pub struct NewObject {
+    /// Its bytes.
+    pub data: Bytes,
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+    /// CRC-32 of each part of [`OBJECT_PART`] bytes.
+    pub part_crcs: Vec<u32>,
+}
+
+/// What must hold for a record to be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// The record's index in its block.
+    pub record: usize,
+    /// Not stored yet within the dedup window.
+    pub message_id: Option<MessageId>,
+    /// The subject's last sequence just before this record.
+    pub expected_last: Option<u64>,
+}
+
+/// Sorts drafts into blocks: one subject a block, order within a subject kept, large messages alone.
+///
+/// `skip[i]` leaves draft `i` out.
+pub fn form(drafts: &[Draft], skip: &[bool]) -> Vec<NewBlock> {
+    let mut order: Vec<usize> = (0..drafts.len()).filter(|&index| !skip[index]).collect();
+    order.sort_by(|&a, &b| drafts[a].subject.cmp(&drafts[b].subject));
+    let mut blocks = Vec::new();
+    let mut rest = order.as_slice();
+    while !rest.is_empty() {
+        let (block, after) = rest.split_at(records_of_next_block(drafts, rest));
+        blocks.push(encode(drafts, block));
+        rest = after;
+    }
+    blocks
+}
+
+fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
+    let first = &drafts[order[0]];
+    if first.data.len() > OBJECT_MIN {
+        return 1;
+    }
+    let mut bytes = 0;
+    order
+        .iter()
+        .take(BLOCK_RECORDS_MAX)
+        .map(|&index| &drafts[index])
+        .take_while(|draft| {
+            bytes += record::encoded_len(draft);
+            draft.subject == first.subject
+                && draft.data.len() <= OBJECT_MIN
+                && (bytes <= BLOCK_BYTES_MAX || std::ptr::eq(*draft, first))
+        })
+        .count()
+}
+
+fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
+    let records = || members.iter().map(|&index| &drafts[index]);
+    let first = &drafts[members[0]];
+    let object = (first.data.len() > OBJECT_MIN).then(|| NewObject::of(first.data.clone()));
+    let len = match object {
+        Some(_) => record::PREFIX + record::headers_len(&first.headers),
+        None => records().map(record::encoded_len).sum(),
+    };
+    let mut body = BytesMut::with_capacity(len);
+    for draft in records() {
+        record::encode(draft, object.is_none(), &mut body);
+    }
+    let guards = records()
+        .enumerate()
+        .filter(|(_, draft)| draft.message_id.is_some() || draft.expected_last.is_some())
+        .map(|(record, draft)| Guard {
+            record,
+            message_id: draft.message_id.clone(),
+            expected_last: draft.expected_last,
+        })
+        .collect();
+    NewBlock {
+        subject: first.subject.clone(),
+        drafts: members.to_vec(),
+        created: records().map(|draft| draft.created).max().unwrap_or_default(),
+        expires: records().map(|draft| draft.expires).try_fold(Timestamp(0), |latest, at| Some(latest.max(at?))),
+        crc: crc32fast::hash(&body),
+        body: body.freeze(),
+        object,
+        guards,
+    }
+}
+
+impl NewObject {
+    fn of(data: Bytes) -> Self {
+        let sha256 = Sha256::digest(&data).into();
+        let part_crcs = data.chunks(OBJECT_PART).map(crc32fast::hash).collect();
+        Self { data, sha256, part_crcs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn draft(subject: &str, len: usize) -> Draft {
+        Draft {
+            subject: Subject::parse("subject", subject).unwrap(),
+            data: vec![0; len].into(),
+            headers: vec![],
+            created: Timestamp(1),
+            expires: Some(Timestamp(len as u64 + 1)),
+            message_id: None,
+            expected_last: None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_draft_is_in_one_block_in_order(
+            messages in prop::collection::vec(("[a-c]", 0_usize..40_000, any::<bool>()), 0..80),
+        ) {
+            let drafts: Vec<_> = messages.iter().map(|(s, len, _)| draft(s, *len)).collect();
+            let skip: Vec<_> = messages.iter().map(|(_, _, skip)| *skip).collect();
+            let blocks = form(&drafts, &skip);
+            let mut seen: Vec<_> = blocks.iter().flat_map(|b| b.drafts.clone()).collect();
+            for block in &blocks {
+                prop_assert!(block.body.len() <= BLOCK_BYTES_MAX);
+                prop_assert!(block.drafts.iter().all(|&i| drafts[i].subject == block.subject));
+            }
+            for subject in ["a", "b", "c"] {
+                let of_subject = seen.iter().filter(|&&i| drafts[i].subject.as_str() == subject);
+                prop_assert!(of_subject.is_sorted());
+            }
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..drafts.len()).filter(|&i| !skip[i]).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn large_messages_stand_alone() {
+        let drafts = [draft("a", 10), draft("a", OBJECT_MIN + 1), draft("a", OBJECT_MIN), draft("a", 10)];
+        let blocks = form(&drafts, &[false; 4]);
+        let shape: Vec<_> = blocks.iter().map(|b| (b.drafts.clone(), b.object.is_some())).collect();
+        assert_eq!(shape, [(vec![0], false), (vec![1], true), (vec![2], false), (vec![3], false)]);
+        assert_eq!(blocks[1].body.len(), record::PREFIX);
+        assert_eq!(blocks[1].object.as_ref().unwrap().part_crcs.len(), 2);
+    }
+
+    #[test]
+    fn a_block_expires_with_its_last_record() {
+        let mut drafts = vec![draft("a", 5), draft("a", 9)];
+        assert_eq!(form(&drafts, &[false; 2])[0].expires, Some(Timestamp(10)));
+        drafts[0].expires = None;
+        assert_eq!(form(&drafts, &[false; 2])[0].expires, None);
+    }
+}

@@ -1,0 +1,39 @@
+//! Blocks: the unit in which messages are stored.
+//!
+//! The records of one subject in one commit form a block. Their sequences are not stored: record `i` of a block has
+//! sequence `first + i`, so payload is written before numbers exist and each number is born in the metadata commit.
+//!
+//! ```text
+//! drafts ──batch::form──▶ NewBlock ──placement──▶ payload store      (bytes durable)
+//!                            │                          │
+//!                            └──────── metadata commit ◀┘            (sequences assigned)
+//!                                          │
+//! records ◀──record::decode── body ◀── Block row ◀── reader
+//! ```
+//!
+//! Everything here is a plain function over plain data.
+
+pub mod batch;
+pub mod guard;
+pub mod record;
+mod row;
+
+pub use row::{Block, PayloadKey, Placement};
+
+/// Blocks up to this size live in the metadata row itself: one sync instead of two.
+///
+/// Measured (docs/adr/0001-embedded-engine.md): up to about 10 KiB one sync of the engine's journal is as fast as a
+/// segment write and a row; beyond, the engine writes every byte twice and stalls while it does.
+pub const INLINE_MAX: usize = 8 * 1024;
+
+/// Messages with more data than this become an object of their own.
+pub const OBJECT_MIN: usize = 1024 * 1024;
+
+/// A block is closed at this many body bytes, so that one read stays small.
+pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
+
+/// A block is closed at this many records, so that skipping to one stays cheap.
+pub const BLOCK_RECORDS_MAX: usize = 4096;
+
+/// Objects are checksummed in parts of this size, so that each part is verified before it is served.
+pub const OBJECT_PART: usize = 1024 * 1024;

@@ -1,0 +1,33 @@
+use std::{path::PathBuf, process::ExitCode};
+
+use minitoolstream::config;
+
+use super::output;
+
+/// Prints the effective configuration: defaults, the file, the environment. What is printed can be used as a file.
+#[derive(clap::Args)]
+pub(super) struct Config {
+    /// Configuration file (YAML).
+    #[arg(short, long, env = "MINITOOLSTREAM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print nothing but faults; exits with 1 if there are any.
+    #[arg(long)]
+    check: bool,
+    /// Print the reference of all settings (Markdown).
+    #[arg(long, conflicts_with = "check")]
+    reference: bool,
+}
+
+impl Config {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        if self.reference {
+            output::print_line(config::reference().trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = config::Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
+        if !self.check {
+            output::print_line(config.to_yaml().trim_end())?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

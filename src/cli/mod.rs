@@ -1,0 +1,117 @@
+//! The command line: one file a command. The only place where errors are gathered into reports for people.
+
+mod ack;
+mod bench;
+mod check;
+mod config;
+mod fetch;
+mod output;
+mod publish;
+mod serve;
+mod subjects;
+mod subscribe;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use minitoolstream_client::{Client, Connect};
+
+use output::Format;
+
+/// A message stream for messages of any size: from one byte to many gigabytes, with acks, TTL and no loss of what was
+/// acknowledged.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 120, after_help = "\
+Start a broker and try it:
+  minitoolstream serve
+  echo hello | minitoolstream publish greetings
+  minitoolstream fetch greetings")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Where the broker is.
+    #[arg(short, long, global = true, env = "MINITOOLSTREAM_ADDRESS", default_value = "http://127.0.0.1:50051")]
+    address: String,
+
+    /// Tables for people, or JSON (one document a line) for scripts.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    output: Format,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the broker.
+    Serve(serve::Serve),
+    /// Publishes data, files or standard input.
+    Publish(publish::Publish),
+    /// Reads messages: after a consumer's position, or from a sequence on.
+    Fetch(fetch::Fetch),
+    /// Prints messages as they come, until interrupted.
+    Tail(fetch::Tail),
+    /// Prints a notification whenever a subject has something new, until interrupted.
+    Subscribe(subscribe::Subscribe),
+    /// Acknowledges everything up to and including a sequence.
+    Ack(ack::Ack),
+    /// Lists subjects and their books.
+    Subjects(subjects::Subjects),
+    /// Removes messages of a subject.
+    Purge(subjects::Purge),
+    /// Verifies every checksum and that the books balance; exits with 1 if something is wrong.
+    Check(check::Check),
+    /// Measures a broker: throughput, latency, CPU and memory.
+    Bench(bench::Bench),
+    /// Prints the effective configuration, or checks it.
+    Config(config::Config),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What every command of a client needs.
+pub(crate) struct Session {
+    address: String,
+    format: Format,
+}
+
+impl Session {
+    async fn connect(&self) -> anyhow::Result<Client> {
+        Ok(Connect::to(&self.address).attempts(3).connect().await?)
+    }
+}
+
+/// Runs the command line; the exit code is 0 if all went well, 1 if not, 2 for wrong arguments.
+pub(crate) fn run() -> ExitCode {
+    let Cli { command, address, output } = Cli::parse();
+    let session = Session { address, format: output };
+    let result = match command {
+        Command::Serve(serve) => serve.run(output),
+        Command::Config(config) => config.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "minitoolstream", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Publish(publish) => in_runtime(publish.run(session)),
+        Command::Fetch(fetch) => in_runtime(fetch.run(session)),
+        Command::Tail(tail) => in_runtime(tail.run(session)),
+        Command::Subscribe(subscribe) => in_runtime(subscribe.run(session)),
+        Command::Ack(ack) => in_runtime(ack.run(session)),
+        Command::Subjects(subjects) => in_runtime(subjects.run(session)),
+        Command::Purge(purge) => in_runtime(purge.run(session)),
+        Command::Check(check) => in_runtime(check.run(session)),
+        Command::Bench(bench) => in_runtime(bench.run(session)),
+    };
+    result.unwrap_or_else(|error| {
+        if output::is_broken_pipe(&error) {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

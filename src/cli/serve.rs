@@ -1,0 +1,111 @@
+use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use minitoolstream::{
+    app,
+    config::{Config, LogFormat},
+    shutdown::Signals,
+};
+use serde_json::json;
+use tracing_subscriber::EnvFilter;
+
+use super::output::{self, Format};
+
+/// Runs the broker. Without any option it listens on loopback and keeps its data in ./data.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Settings come from defaults, then the file, then the environment, then these options; 'minitoolstream config' prints \
+the result. SIGTERM and SIGINT stop the broker gracefully; a second one ends it at once.")]
+pub(super) struct Serve {
+    /// Configuration file (YAML).
+    #[arg(short, long, env = "MINITOOLSTREAM_CONFIG")]
+    config: Option<PathBuf>,
+    /// Directory of the embedded stores.
+    #[arg(short, long)]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on.
+    #[arg(long)]
+    host: Option<IpAddr>,
+    /// gRPC port; 0 lets the system choose.
+    #[arg(short, long)]
+    port: Option<u16>,
+    /// Second gRPC port, for consumers.
+    #[arg(long)]
+    egress_port: Option<u16>,
+    /// Port of health checks and metrics.
+    #[arg(long)]
+    http_port: Option<u16>,
+}
+
+impl Serve {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let config = self.config()?;
+        init_logs(&config)?;
+        let runtime = || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+            runtime.expect("a runtime can be made at the start of the process")
+        };
+        actix::System::with_tokio_rt(runtime).block_on(serve(config, format))
+    }
+
+    fn config(self) -> anyhow::Result<Config> {
+        let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
+        config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        config.host = self.host.unwrap_or(config.host);
+        config.port = self.port.unwrap_or(config.port);
+        config.egress_port = self.egress_port.unwrap_or(config.egress_port);
+        config.http_port = self.http_port.unwrap_or(config.http_port);
+        Ok(config)
+    }
+}
+
+async fn serve(config: Config, format: Format) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::listen().context("signals cannot be received")?;
+    let data_dir = config.data_dir.display().to_string();
+    let mut running = app::start(config).await?;
+    announce(&running, &data_dir, format)?;
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "stopping"),
+        reason = running.failed() => {
+            tracing::error!(reason, "the broker cannot go on");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    tokio::select! {
+        () = running.stop() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        signal = signals.next() => {
+            tracing::warn!(signal, "ended at once");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn announce(running: &app::Running, data_dir: &str, format: Format) -> anyhow::Result<()> {
+    let app::Running { ingress, egress, http, .. } = running;
+    if format == Format::Json {
+        let ready = json!({
+            "ingress": ingress.to_string(), "egress": egress.to_string(), "http": http.to_string(), "data": data_dir,
+        });
+        return output::print_json(&ready);
+    }
+    output::print_line(&format!(
+        "MiniToolStream {} is ready\n  gRPC     http://{ingress} and http://{egress}\n  health   http://{http}/healthz\n  \
+         metrics  http://{http}/metrics\n  data     {data_dir}\nTry: minitoolstream publish greetings --data hello",
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
+fn init_logs(config: &Config) -> anyhow::Result<()> {
+    let filter = EnvFilter::builder()
+        .parse(&config.log_level)
+        .with_context(|| format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));
+    let result = match config.log_format {
+        LogFormat::Text => logs.try_init(),
+        LogFormat::Json => logs.json().try_init(),
+    };
+    result.map_err(|error| anyhow::anyhow!("logs cannot be set up: {error}"))
+}

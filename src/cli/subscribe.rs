@@ -1,0 +1,51 @@
+use std::process::ExitCode;
+
+use futures_util::StreamExt;
+use serde_json::json;
+
+use super::{
+    Session,
+    output::{self, Format},
+};
+
+/// Prints a notification whenever a subject has something new, until interrupted. Goes on after a broken connection.
+#[derive(clap::Args)]
+pub(super) struct Subscribe {
+    /// What to watch.
+    subject: String,
+    /// Only what lies after the acked position of this durable consumer is new.
+    #[arg(short, long, default_value = "")]
+    durable: String,
+    /// Only what lies after this sequence is new.
+    #[arg(long)]
+    after: Option<u64>,
+    /// Stop after this many notifications.
+    #[arg(short, long)]
+    limit: Option<usize>,
+}
+
+impl Subscribe {
+    pub(super) async fn run(self, session: Session) -> anyhow::Result<ExitCode> {
+        let client = session.connect().await?;
+        let notifications = client.subscribe(&self.subject, &self.durable, self.after).await?;
+        let mut notifications = notifications.take(self.limit.unwrap_or(usize::MAX));
+        loop {
+            tokio::select! {
+                notification = notifications.next() => {
+                    let Some(sequence) = notification else { return Ok(ExitCode::SUCCESS) };
+                    let sequence = sequence?;
+                    match session.format {
+                        Format::Text => output::print_line(&format!("{}  up to {sequence}", self.subject))?,
+                        Format::Json => {
+                            output::print_json(&json!({ "subject": self.subject, "sequence": sequence }))?;
+                        }
+                    }
+                }
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted?;
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+        }
+    }
+}

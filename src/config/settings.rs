@@ -1,0 +1,145 @@
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use serde_yaml_ng::Value as Yaml;
+
+use super::value::{ByteSize, LogFormat, TtlRule, Value};
+
+/// What the reference page says of one setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its dotted key in the file.
+    pub key: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// Its default, as it would stand in the file.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static [&'static str],
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty, $key:literal, $env:literal, $default:literal;)+) => {
+        /// The effective configuration.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $($(#[doc = $doc])+ pub $field: $type,)+
+        }
+
+        /// Every setting there is, in the order of the reference page.
+        pub const SETTINGS: &[Setting] = &[
+            $(Setting { key: $key, env: $env, default: $default, doc: &[$($doc),+] },)+
+        ];
+
+        impl Config {
+            pub(super) fn from_values(
+                mut values: BTreeMap<String, (Yaml, String)>,
+                faults: &mut Vec<String>,
+            ) -> Self {
+                let config = Self { $($field: take(&mut values, $key, $default, faults),)+ };
+                for (key, (_, origin)) in values {
+                    faults.push(format!("{origin}: unknown key '{key}'{}", suggestion(&key)));
+                }
+                config
+            }
+
+            pub(super) fn values(&self) -> Vec<(&'static str, Yaml)> {
+                vec![$(($key, self.$field.show()),)+]
+            }
+        }
+    };
+}
+
+settings! {
+    /// Address that gRPC and HTTP listen on. `0.0.0.0` opens the broker to the network.
+    host: IpAddr, "server.host", "SERVER_HOST", "127.0.0.1";
+    /// gRPC port for publishing. 0 lets the system choose.
+    port: u16, "server.port", "SERVER_PORT", "50051";
+    /// gRPC port for consuming. Both ports serve all calls.
+    egress_port: u16, "server.egress_port", "EGRESS_PORT", "50052";
+    /// Port of health checks and metrics.
+    http_port: u16, "http.port", "HTTP_PORT", "8080";
+    /// Directory of the embedded stores; made if missing. One broker at a time.
+    data_dir: PathBuf, "data.dir", "DATA_DIR", "./data";
+    /// Disk space that publishes leave free, so that reads, acks and the reaper go on when the disk fills up.
+    free_min: ByteSize, "data.free_min", "DATA_FREE_MIN", "128MiB";
+    /// Whether messages without a TTL of their own get one from the rules below.
+    ttl_enabled: bool, "ttl.enabled", "TTL_ENABLED", "true";
+    /// TTL of messages that no rule below and no publisher gives one.
+    ttl_default: Duration, "ttl.default", "TTL_DEFAULT", "24h";
+    /// Longest TTL: what a publisher asks beyond it is refused.
+    ttl_max: Duration, "ttl.max", "TTL_MAX", "365d";
+    /// TTL by subject pattern; the first match counts: `[{channel: "logs.>", duration: 7d}]`.
+    ttl_channels: Vec<TtlRule>, "ttl.channels", "TTL_CHANNELS", "[]";
+    /// How long a message id is remembered for deduplication.
+    dedup_window: Duration, "dedup.window", "DEDUP_WINDOW", "2m";
+    /// Largest data of one message.
+    message_max: ByteSize, "limits.message_max", "LIMITS_MESSAGE_MAX", "8MiB";
+    /// Most headers of one message.
+    header_count_max: usize, "limits.header_count_max", "LIMITS_HEADER_COUNT_MAX", "64";
+    /// Largest sum of header keys and values of one message.
+    header_bytes_max: ByteSize, "limits.header_bytes_max", "LIMITS_HEADER_BYTES_MAX", "16KiB";
+    /// Most messages of one PublishBatch or one frame of a PublishStream, and of one Fetch.
+    batch_max: usize, "limits.batch_max", "LIMITS_BATCH_MAX", "10000";
+    /// Bytes accepted and not yet stored, over all connections.
+    inflight_bytes: ByteSize, "limits.inflight_bytes", "LIMITS_INFLIGHT_BYTES", "32MiB";
+    /// Messages accepted and not yet stored, over all connections.
+    inflight_requests: usize, "limits.inflight_requests", "LIMITS_INFLIGHT_REQUESTS", "100000";
+    /// Bytes accepted and not yet stored, of one connection.
+    connection_inflight_bytes: ByteSize, "limits.connection_inflight_bytes", "LIMITS_CONNECTION_INFLIGHT_BYTES", "16MiB";
+    /// Messages accepted and not yet stored, of one connection.
+    connection_inflight_requests: usize, "limits.connection_inflight_requests", "LIMITS_CONNECTION_INFLIGHT_REQUESTS", "20000";
+    /// Bytes read for clients and not yet taken by them, over all connections.
+    read_bytes: ByteSize, "limits.read_bytes", "LIMITS_READ_BYTES", "32MiB";
+    /// Most connections at a time; more wait to be accepted.
+    connections: usize, "limits.connections", "LIMITS_CONNECTIONS", "1024";
+    /// Most concurrent calls and streams of one connection.
+    streams_per_connection: usize, "limits.streams_per_connection", "LIMITS_STREAMS_PER_CONNECTION", "2048";
+    /// Most live subscriptions and following reads.
+    subscriptions: usize, "limits.subscriptions", "LIMITS_SUBSCRIPTIONS", "10000";
+    /// How long a client may leave its stream unread before the stream is ended.
+    stall_timeout: Duration, "limits.stall_timeout", "LIMITS_STALL_TIMEOUT", "30s";
+    /// Most subjects with metric series of their own; the others are counted as `other`.
+    metric_subjects: usize, "limits.metric_subjects", "LIMITS_METRIC_SUBJECTS", "100";
+    /// How often expired messages and garbage are looked for.
+    reaper_interval: Duration, "reaper.interval", "REAPER_INTERVAL", "1s";
+    /// How long the bytes of removed messages stay, for reads under way.
+    reaper_grace: Duration, "reaper.grace", "REAPER_GRACE", "10s";
+    /// How long a stop may take before streams are cut.
+    shutdown_deadline: Duration, "shutdown.deadline", "SHUTDOWN_DEADLINE", "20s";
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,minitoolstream=debug`.
+    log_level: String, "log.level", "LOG_LEVEL", "info";
+    /// `text` or `json`.
+    log_format: LogFormat, "log.format", "LOG_FORMAT", "text";
+}
+
+/// Takes a setting's value out of the map, or its default; a value that cannot be read is a fault.
+fn take<T: Value>(
+    values: &mut BTreeMap<String, (Yaml, String)>,
+    key: &str,
+    default: &str,
+    faults: &mut Vec<String>,
+) -> T {
+    let given = values.remove(key).and_then(|(value, origin)| match T::read(&value) {
+        Ok(value) => Some(value),
+        Err(problem) => {
+            faults.push(format!("{origin}: {key}: {problem}"));
+            None
+        }
+    });
+    given.unwrap_or_else(|| {
+        let default = serde_yaml_ng::from_str(default).unwrap_or_else(|_| Yaml::String(default.into()));
+        T::read(&default).expect("every default is a valid value: the tests load them all")
+    })
+}
+
+fn suggestion(key: &str) -> String {
+    SETTINGS
+        .iter()
+        .map(|setting| (strsim::damerau_levenshtein(key, setting.key), setting.key))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map_or_else(
+            || ": see 'minitoolstream config' for the keys".into(),
+            |(_, nearest)| format!(": did you mean '{nearest}'?"),
+        )
+}

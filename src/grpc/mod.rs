@@ -1,0 +1,56 @@
+//! The gRPC surface: converts and validates, asks actors and stores, and puts answers on the wire.
+
+mod admin;
+mod connection;
+mod egress;
+mod follow;
+mod ingress;
+mod outlet;
+mod publish_stream;
+pub mod server;
+mod status;
+mod too_large;
+mod validate;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    actors::{
+        heads::Heads,
+        publisher::Publishers,
+        storage::Storage,
+        supervise::{Handle, ThreadPool},
+    },
+    admission::Admission,
+    config::Config,
+    metrics::Metrics,
+    store::Stores,
+    types::Clock,
+};
+
+/// What the services work with; cloning shares it.
+#[derive(Clone)]
+pub struct Broker {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Where messages are.
+    pub stores: Stores,
+    /// Who stores messages.
+    pub publishers: Publishers,
+    /// Who moves positions.
+    pub storage: Handle<Storage>,
+    /// Who knows what is new.
+    pub heads: Arc<Heads>,
+    /// Where subscribers run.
+    pub subscriber_threads: Arc<ThreadPool>,
+    /// Cancelled when no new work is taken any more.
+    pub draining: CancellationToken,
+    /// The limits.
+    pub admission: Admission,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The counters.
+    pub metrics: Metrics,
+}

@@ -1,0 +1,215 @@
+//! A short queue of pages between a reader of the store and a client's stream.
+//!
+//! The writer waits while the client has a page left to take. A client that takes nothing for the stall timeout loses
+//! its pages at once, whether or not it ever looks again, and finds the reason at the end of its stream.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use crate::admission::Permit;
+
+/// Pages that wait for the client, besides the one it is taking.
+const PAGES_MAX: usize = 1;
+
+struct State<T> {
+    /// The page that the client is taking.
+    current: std::vec::IntoIter<T>,
+    current_permit: Option<Permit>,
+    waiting: VecDeque<(Vec<T>, Permit)>,
+    /// Set once: nothing more is written.
+    end: Option<Option<Status>>,
+    reader: Option<Waker>,
+    reader_gone: bool,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    taken: Notify,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writing end; cloning gives another hand on the same stream.
+pub(super) struct Outlet<T> {
+    shared: Arc<Shared<T>>,
+    stall_timeout: Duration,
+}
+
+impl<T> Clone for Outlet<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), stall_timeout: self.stall_timeout }
+    }
+}
+
+/// The client's end.
+pub(super) struct OutletStream<T>(Arc<Shared<T>>);
+
+/// The client is gone, or lost its stream because it did not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Closed;
+
+/// Makes a stream and its writing end.
+pub(super) fn outlet<T>(stall_timeout: Duration) -> (Outlet<T>, OutletStream<T>) {
+    let state = State {
+        current: Vec::new().into_iter(),
+        current_permit: None,
+        waiting: VecDeque::new(),
+        end: None,
+        reader: None,
+        reader_gone: false,
+    };
+    let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new() });
+    (Outlet { shared: shared.clone(), stall_timeout }, OutletStream(shared))
+}
+
+impl<T> Outlet<T> {
+    /// Waits for room and queues a page; its permit is given back when the client has taken all of it.
+    ///
+    /// # Errors
+    /// [`Closed`] if the client is gone or stalls.
+    pub(super) async fn send(&self, page: Vec<T>, permit: Permit) -> Result<(), Closed> {
+        if tokio::time::timeout(self.stall_timeout, self.room()).await.is_err() {
+            self.end(Some(Status::resource_exhausted(format!(
+                "the stream was not read for {}: read faster, or ask for less at a time",
+                humantime::format_duration(self.stall_timeout)
+            ))));
+            let mut state = self.shared.lock();
+            state.current = Vec::new().into_iter();
+            state.current_permit = None;
+            state.waiting.clear();
+            return Err(Closed);
+        }
+        let mut state = self.shared.lock();
+        if state.reader_gone || state.end.is_some() {
+            return Err(Closed);
+        }
+        state.waiting.push_back((page, permit));
+        wake(&mut state);
+        Ok(())
+    }
+
+    /// Ends the stream after what is queued; `None` ends it well. The first end counts.
+    pub(super) fn end(&self, status: Option<Status>) {
+        let mut state = self.shared.lock();
+        state.end.get_or_insert(status);
+        wake(&mut state);
+    }
+
+    /// Completes when the client is gone.
+    pub(super) async fn closed(&self) {
+        while !self.shared.lock().reader_gone {
+            self.shared.taken.notified().await;
+        }
+        // One permit wakes one waiter: pass it on.
+        self.shared.taken.notify_one();
+    }
+
+    async fn room(&self) {
+        loop {
+            {
+                let state = self.shared.lock();
+                if state.waiting.len() < PAGES_MAX || state.reader_gone || state.end.is_some() {
+                    return;
+                }
+            }
+            self.shared.taken.notified().await;
+        }
+    }
+}
+
+fn wake<T>(state: &mut State<T>) {
+    if let Some(reader) = state.reader.take() {
+        reader.wake();
+    }
+}
+
+impl<T: Unpin> Stream for OutletStream<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut state = self.0.lock();
+        loop {
+            if let Some(item) = state.current.next() {
+                return Poll::Ready(Some(Ok(item)));
+            }
+            state.current_permit = None;
+            if let Some((page, permit)) = state.waiting.pop_front() {
+                state.current = page.into_iter();
+                state.current_permit = Some(permit);
+                self.0.taken.notify_one();
+                continue;
+            }
+            return match state.end.as_mut() {
+                Some(status) => Poll::Ready(status.take().map(Err)),
+                None => {
+                    state.reader = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            };
+        }
+    }
+}
+
+impl<T> Drop for OutletStream<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.reader_gone = true;
+        state.waiting.clear();
+        drop(state);
+        self.0.taken.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_reads_is_dropped_with_a_reason() {
+        let (outlet, mut stream) = outlet(Duration::from_secs(30));
+        assert_eq!(outlet.send(vec![1, 2], Permit::default()).await, Ok(()));
+        assert_eq!(outlet.send(vec![3], Permit::default()).await, Err(Closed), "after the stall timeout");
+        let status = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(status.message().contains("not read for 30s"), "{}", status.message());
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn pages_arrive_in_order_and_end_well() {
+        let (outlet, stream) = outlet(Duration::from_secs(30));
+        let writer = tokio::spawn(async move {
+            for page in [vec![1, 2], vec![], vec![3], vec![4, 5]] {
+                outlet.send(page, Permit::default()).await.unwrap();
+            }
+            outlet.end(None);
+        });
+        let items: Vec<i32> = stream.map(Result::unwrap).collect().await;
+        assert_eq!(items, [1, 2, 3, 4, 5]);
+        writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_writer_learns_that_the_client_is_gone() {
+        let (outlet, stream) = outlet(Duration::from_secs(30));
+        outlet.send(vec![1], Permit::default()).await.unwrap();
+        drop(stream);
+        outlet.closed().await;
+        assert_eq!(outlet.send(vec![2], Permit::default()).await, Err(Closed));
+    }
+}

@@ -1,0 +1,133 @@
+//! Publishing over one stream: frames in, runs of acks out.
+//!
+//! Frames are validated and handed to publishers in the order in which they came; many may be in flight. Their acks are
+//! gathered as they complete. When the client's credit (the connection's permits) is used up, no further frame is
+//! read: HTTP/2 flow control tells the client to wait.
+
+use std::time::Instant;
+
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use minitoolstream_proto::{PublishAck, PublishStreamRequest, PublishStreamResponse};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Status, Streaming};
+
+use super::{
+    Broker,
+    status::{publish_error, status},
+    too_large, validate,
+};
+use crate::{
+    actors::publisher::Results, admission::ConnectionAdmission, error::{Error, Result}, metrics::Service, types::{Published, RequestId},
+};
+
+/// Frames in flight on one stream; more wait to be read.
+const FRAMES_MAX: usize = 1024;
+
+/// Responses that wait for a client to read them.
+const RESPONSES_MAX: usize = 64;
+
+/// Serves one stream until the client ends it, fails, or does not read its acks.
+pub(super) fn serve(
+    broker: Broker,
+    limits: ConnectionAdmission,
+    frames: Streaming<PublishStreamRequest>,
+) -> impl Stream<Item = Result<PublishStreamResponse, Status>> {
+    let (acks, responses) = mpsc::channel(RESPONSES_MAX);
+    tokio::spawn(async move {
+        let stall_timeout = broker.config.stall_timeout;
+        if let Err(status) = pump(&broker, &limits, frames, &acks).await {
+            // The client may be gone, or not read: then nobody hears the reason.
+            let _ = tokio::time::timeout(stall_timeout, acks.send(Err(status))).await;
+        }
+    });
+    ReceiverStream::new(responses)
+}
+
+async fn pump(
+    broker: &Broker,
+    limits: &ConnectionAdmission,
+    mut frames: Streaming<PublishStreamRequest>,
+    acks: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
+) -> Result<(), Status> {
+    let mut in_flight = FuturesUnordered::new();
+    let (mut open, mut draining) = (true, false);
+    while open || !in_flight.is_empty() {
+        tokio::select! {
+            () = broker.draining.cancelled(), if open => {
+                open = false;
+                draining = true;
+            }
+            frame = frames.message(), if open && in_flight.len() < FRAMES_MAX => match frame.map_err(too_large::renamed)? {
+                Some(frame) => {
+                    validate::batch_len("messages", frame.messages.len(), &broker.config)
+                        .map_err(|error| status(&error))?;
+                    let started = Instant::now();
+                    let submitted = broker.submit(RequestId::next(), frame.messages, limits).await;
+                    in_flight.push(async move { (frame.first_id, started, submitted.results().await) });
+                }
+                None => open = false,
+            },
+            Some(done) = in_flight.next() => {
+                let mut response = PublishStreamResponse::default();
+                let mut done = Some(done);
+                // What else is complete goes along.
+                while let Some((first_id, started, results)) = done {
+                    broker.metrics.latency(Service::Ingress, "publish_stream", started.elapsed());
+                    push_acks(&mut response.acks, first_id, &results);
+                    done = in_flight.next().now_or_never().flatten();
+                }
+                match tokio::time::timeout(broker.config.stall_timeout, acks.send(Ok(response))).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => return Err(Status::resource_exhausted(
+                        "the acks of the stream were not read in time: read them while publishing",
+                    )),
+                }
+            }
+        }
+    }
+    if draining { Err(status(&Error::draining())) } else { Ok(()) }
+}
+
+/// Appends the results of a frame as runs of consecutive ids and sequences.
+fn push_acks(acks: &mut Vec<PublishAck>, first_id: u64, results: &Results) {
+    let of_this_frame = acks.len();
+    for (id, result) in (first_id..).zip(results) {
+        let ack = match result {
+            Ok(Published { sequence, duplicate, .. }) => {
+                PublishAck { first_id: id, count: 1, first_sequence: *sequence, duplicate: *duplicate, error: None }
+            }
+            Err(error) => PublishAck { first_id: id, count: 1, error: Some(publish_error(error)), ..Default::default() },
+        };
+        match acks[of_this_frame..].last_mut() {
+            Some(run) if continues(run, &ack) => run.count += 1,
+            _ => acks.push(ack),
+        }
+    }
+}
+
+fn continues(run: &PublishAck, next: &PublishAck) -> bool {
+    match (&run.error, &next.error) {
+        (None, None) => {
+            run.duplicate == next.duplicate && run.first_sequence + u64::from(run.count) == next.first_sequence
+        }
+        (Some(of_run), Some(of_next)) => of_run == of_next,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acks_are_runs() {
+        let ok = |sequence| Ok(Published { sequence, duplicate: false, object: None });
+        let bad = || Err(Error::invalid("subject", "is empty"));
+        let mut acks = Vec::new();
+        push_acks(&mut acks, 100, &vec![ok(7), ok(8), bad(), bad(), ok(9), ok(20)]);
+        let shape: Vec<_> = acks.iter().map(|a| (a.first_id, a.count, a.first_sequence, a.error.is_some())).collect();
+        assert_eq!(shape, [(100, 2, 7, false), (102, 2, 0, true), (104, 1, 9, false), (105, 1, 20, false)]);
+    }
+}

@@ -1,0 +1,81 @@
+//! Serves the API on a listener until told to stop.
+
+use std::{sync::Arc, time::Duration};
+
+use minitoolstream_proto::{
+    FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, egress_service_server::EgressServiceServer,
+    ingress_service_server::IngressServiceServer,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tonic::transport::Server;
+use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::util::MapResponseLayer;
+
+use super::{Broker, admin::Admin, connection::accept, egress::Egress, ingress::Ingress, too_large};
+
+/// HTTP/2 window of a stream and of a connection: measured, 4 times the default throughput for large messages.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Room for the fields of a message besides its data, and of a frame beside its messages.
+const FRAMING: usize = 1 << 20;
+
+/// Half-open connections are found after at most the sum of these.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves all services until the broker drains, then lets calls under way end. The caller bounds how long that may
+/// take: a silent client can hold its connection open for ever.
+///
+/// # Errors
+/// If the transport fails.
+pub async fn serve(
+    broker: Broker,
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let decode_max = broker.config.message_max.as_usize().saturating_add(FRAMING);
+    let streams = u32::try_from(broker.config.streams_per_connection).unwrap_or(u32::MAX);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    announce(&health).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let draining = broker.draining.clone();
+    let withdraw = {
+        let draining = draining.clone();
+        async move {
+            draining.cancelled().await;
+            withdraw(&health).await;
+        }
+    };
+    let server = Server::builder()
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(MapResponseLayer::new(too_large::rename_response))
+        .add_service(IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(decode_max))
+        .add_service(EgressServiceServer::new(Egress(broker.clone())).max_encoding_message_size(usize::MAX))
+        .add_service(AdminServiceServer::new(Admin(broker.clone())))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .serve_with_incoming_shutdown(accept(listener, slots, broker), withdraw);
+    server.await?;
+    Ok(())
+}
+
+async fn announce(health: &HealthReporter) {
+    health.set_serving::<IngressServiceServer<Ingress>>().await;
+    health.set_serving::<EgressServiceServer<Egress>>().await;
+}
+
+async fn withdraw(health: &HealthReporter) {
+    health.set_not_serving::<IngressServiceServer<Ingress>>().await;
+    health.set_not_serving::<EgressServiceServer<Egress>>().await;
+    health.set_service_status("", ServingStatus::NotServing).await;
+}

@@ -1,0 +1,72 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::store::Stores;
+
+/// Without a beat of the runtime for this long, the process makes no progress.
+const BEAT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a store may take to say whether it can be written.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tells whether an actor is up.
+type Probe = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What liveness and readiness are made of.
+pub struct Health {
+    started: Instant,
+    /// Milliseconds from `started` to the last beat of the runtime that serves gRPC.
+    beat: AtomicU64,
+    actors: Vec<(&'static str, Probe)>,
+    stores: Stores,
+    draining: CancellationToken,
+}
+
+impl Health {
+    /// Health of a broker that runs on these stores and critical actors.
+    pub fn new(stores: Stores, actors: Vec<(&'static str, Probe)>, draining: CancellationToken) -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), beat: AtomicU64::new(0), actors, stores, draining })
+    }
+
+    /// Says that the runtime makes progress; call it from a task of that runtime.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.beat.store(now, Ordering::Relaxed);
+    }
+
+    /// `None` if the process can make progress, or why not. No dependency counts: a restart would not mend it.
+    pub fn why_dead(&self) -> Option<String> {
+        let since = self.started.elapsed().saturating_sub(Duration::from_millis(self.beat.load(Ordering::Relaxed)));
+        (since > BEAT_MAX).then(|| format!("the runtime has not run for {} s", since.as_secs()))
+    }
+
+    /// Every reason why the broker cannot serve now; none if it is ready.
+    pub async fn why_unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.is_cancelled() {
+            reasons.push("the broker is shutting down".into());
+        }
+        for (name, is_up) in &self.actors {
+            if !is_up() {
+                reasons.push(format!("the {name} is restarting"));
+            }
+        }
+        let stores = async {
+            let (metadata, payload) = tokio::join!(self.stores.metadata.writable(), self.stores.payload.writable());
+            metadata.and(payload)
+        };
+        match tokio::time::timeout(STORE_PATIENCE, stores).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => reasons.push(error.to_string()),
+            Err(_) => reasons.push(format!("the stores did not answer within {} s", STORE_PATIENCE.as_secs())),
+        }
+        reasons
+    }
+}

@@ -1,0 +1,7 @@
+//! Health checks and metrics over HTTP.
+
+mod health;
+mod server;
+
+pub use health::Health;
+pub use server::serve;

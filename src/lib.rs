@@ -1,0 +1,30 @@
+//! MiniToolStream: a message stream for messages of any size.
+//!
+//! One message's way in and out:
+//!
+//! 1. `grpc/ingress.rs` or `grpc/publish_stream.rs` receives it; `grpc/validate.rs` turns it into a draft;
+//!    `admission.rs` makes it wait for a permit.
+//! 2. `actors/publisher.rs` gathers drafts while a commit is in flight; `block/batch.rs` forms them into blocks.
+//! 3. `actors/storage.rs` stores large bodies (`store/payload.rs`), then commits all blocks in one transaction
+//!    (`store/metadata.rs`): there a message gets its sequence. Then it answers.
+//! 4. `actors/heads.rs` tells who waits for the subject; `actors/subscriber.rs` wakes up.
+//! 5. `store/reader.rs` finds the block, verifies its checksum and takes records out of it; `grpc/egress.rs` and
+//!    `grpc/follow.rs` send them, through `grpc/outlet.rs`, which waits for slow clients.
+//! 6. `actors/reaper.rs` removes what expired, first rows, then bytes.
+//!
+//! `app.rs` wires all this, `actors/supervise.rs` keeps the actors alive, `main.rs` and `cli/` are the command line.
+
+pub mod actors;
+pub mod admission;
+pub mod app;
+pub mod block;
+pub mod config;
+pub mod error;
+pub mod grpc;
+pub mod http;
+pub mod metrics;
+pub mod shutdown;
+pub mod store;
+pub mod types;
+
+pub use error::{Error, Result};

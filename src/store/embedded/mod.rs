@@ -1,0 +1,115 @@
+//! The embedded stores: metadata in one redb database, payload in files, all below one data directory.
+//!
+//! ```text
+//! data/
+//!   LOCK             held by the one broker that runs on this directory
+//!   meta.redb        rows of metadata                      (engine.rs, tables.rs, metadata.rs)
+//!   segments/N       bodies of many blocks, append-only    (files.rs)
+//!   objects/N        data of one large message each
+//! ```
+
+mod engine;
+mod files;
+mod metadata;
+mod space;
+mod tables;
+mod transaction;
+
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    sync::Arc,
+};
+
+pub use files::Files;
+pub use metadata::EmbeddedMetadata;
+
+use super::Stores;
+use crate::error::{Error, Result};
+
+/// Both embedded stores of one data directory.
+///
+/// Holding a value holds the directory's lock, which the operating system releases when the process ends.
+pub struct Embedded {
+    /// The stores, ready for use.
+    pub stores: Stores,
+    _lock: File,
+}
+
+impl Embedded {
+    /// Opens or creates the stores below `dir`, and closes what an earlier process left open. Writes are refused while
+    /// less than `free_min` bytes are free on the disk.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if another broker holds the directory or it cannot be written, [`Error::DataLoss`] if
+    /// what it holds cannot be read.
+    pub async fn open(dir: &Path, free_min: u64) -> Result<Self> {
+        let owned = dir.to_path_buf();
+        let (lock, metadata, files) = blocking(move || {
+            make_dir(&owned)?;
+            let lock = lock(&owned)?;
+            let space = Arc::new(space::Space::of(&owned, free_min));
+            let metadata = EmbeddedMetadata::open(&owned.join("meta.redb"), space.clone())?;
+            let files = Files::open(&owned, space)?;
+            Ok((lock, metadata, files))
+        })
+        .await?;
+        let stores = Stores { metadata: Arc::new(metadata), payload: Arc::new(files) };
+        close_abandoned(&stores).await?;
+        Ok(Self { stores, _lock: lock })
+    }
+}
+
+/// Seals the segments and objects that a process left open: nobody writes to them any more.
+async fn close_abandoned(stores: &Stores) -> Result<()> {
+    let page = 1000;
+    let mut after = 0;
+    loop {
+        let rows = stores.metadata.payloads(after, page).await?;
+        for row in rows.iter().filter(|row| row.open) {
+            if let crate::block::PayloadKey::Segment(number) = row.key {
+                stores.payload.seal(number, row.len).await?;
+            }
+            // The clock is not needed: garbage of an earlier process has no readers.
+            stores.metadata.seal_payload(row.key, Default::default()).await?;
+        }
+        match rows.last() {
+            Some(row) if rows.len() == page => after = row.key.number(),
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir)
+        .map_err(|error| Error::unavailable(format!("the data directory '{}' cannot be made: {error}", dir.display())))
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("LOCK");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| Error::unavailable(format!("'{}' cannot be written: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::unavailable(format!(
+            "the data directory '{}' is in use by another broker: stop that one, or give this one a directory of its \
+             own with --data-dir",
+            dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => {
+            Err(Error::unavailable(format!("'{}' cannot be locked: {error}", path.display())))
+        }
+    }
+}
+
+/// Runs file work where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::outcome_unknown()),
+    }
+}

@@ -1,0 +1,183 @@
+//! The tables of the metadata database and the bytes of their keys and values. Integers are big-endian in keys, so that
+//! they sort, and little-endian in values.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | subjects | subject | last, floor, expired, purged, bytes, updated: u64 each |
+//! | blocks | subject 0x00 first | [`Block`](crate::block::Block) |
+//! | expiry | expires subject 0x00 first | – |
+//! | ids | subject 0x00 message id | sequence, deadline: u64 each |
+//! | id_deadlines | deadline subject 0x00 message id | – |
+//! | positions | durable 0x00 subject | sequence u64 |
+//! | payloads | number | kind u8, open u8, alive u64, len u64 |
+//! | garbage | since number | kind u8 |
+//! | facts | name | u64 |
+
+use bytes::{Buf, BufMut};
+
+use crate::{
+    block::PayloadKey,
+    error::{Error, Result},
+    store::{PayloadRow, SubjectRow},
+    types::{DurableName, MessageId, Subject, Timestamp},
+};
+
+/// A table of byte keys and byte values.
+pub(super) type Table = redb::TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+pub(super) const SUBJECTS: Table = Table::new("subjects");
+pub(super) const BLOCKS: Table = Table::new("blocks");
+pub(super) const EXPIRY: Table = Table::new("expiry");
+pub(super) const IDS: Table = Table::new("ids");
+pub(super) const ID_DEADLINES: Table = Table::new("id_deadlines");
+pub(super) const POSITIONS: Table = Table::new("positions");
+pub(super) const PAYLOADS: Table = Table::new("payloads");
+pub(super) const GARBAGE: Table = Table::new("garbage");
+pub(super) const FACTS: Table = Table::new("facts");
+
+/// All tables, in the order of their numbers in the journal.
+pub(super) const TABLES: [Table; 9] =
+    [SUBJECTS, BLOCKS, EXPIRY, IDS, ID_DEADLINES, POSITIONS, PAYLOADS, GARBAGE, FACTS];
+
+/// Fact: the format of this database.
+pub(super) const FACT_FORMAT: &[u8] = b"format";
+/// Fact: the number of the next segment or object.
+pub(super) const FACT_NEXT_PAYLOAD: &[u8] = b"next_payload";
+
+/// The format written by this version.
+pub(super) const FORMAT: u64 = 1;
+
+const SEPARATOR: u8 = 0;
+
+/// Parts joined by a byte that no name holds.
+fn joined(first: &[u8], second: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(first.len() + 1 + second.len());
+    key.extend_from_slice(first);
+    key.push(SEPARATOR);
+    key.extend_from_slice(second);
+    key
+}
+
+pub(super) fn block_key(subject: &Subject, first: u64) -> Vec<u8> {
+    joined(subject.as_str().as_bytes(), &first.to_be_bytes())
+}
+
+pub(super) fn id_key(subject: &Subject, id: &MessageId) -> Vec<u8> {
+    joined(subject.as_str().as_bytes(), id.as_str().as_bytes())
+}
+
+pub(super) fn position_key(durable: &DurableName, subject: &Subject) -> Vec<u8> {
+    joined(durable.as_str().as_bytes(), subject.as_str().as_bytes())
+}
+
+/// A key that sorts by time first.
+pub(super) fn timed_key(at: Timestamp, key: &[u8]) -> Vec<u8> {
+    let mut timed = Vec::with_capacity(8 + key.len());
+    timed.extend_from_slice(&at.0.to_be_bytes());
+    timed.extend_from_slice(key);
+    timed
+}
+
+pub(super) fn read_first(block_key: &[u8]) -> Result<u64> {
+    let at = block_key.len().checked_sub(8).ok_or_else(|| unreadable("blocks", block_key))?;
+    Ok((&block_key[at..]).get_u64())
+}
+
+/// Subject and first sequence of a block key.
+pub(super) fn read_block_key(key: &[u8]) -> Result<(Subject, u64)> {
+    let first = read_first(key)?;
+    let name = key.len().checked_sub(9).and_then(|end| std::str::from_utf8(&key[..end]).ok());
+    let name = name.ok_or_else(|| unreadable("blocks", key))?;
+    Ok((read_subject(name.as_bytes())?, first))
+}
+
+pub(super) fn read_subject(key: &[u8]) -> Result<Subject> {
+    std::str::from_utf8(key)
+        .ok()
+        .and_then(|name| Subject::parse("subject", name).ok())
+        .ok_or_else(|| unreadable("subjects", key))
+}
+
+pub(super) fn read_position_key(key: &[u8]) -> Result<(DurableName, Subject)> {
+    let broken = || unreadable("positions", key);
+    let at = key.iter().position(|byte| *byte == SEPARATOR).ok_or_else(broken)?;
+    let durable = std::str::from_utf8(&key[..at]).map_err(|_| broken())?;
+    let durable = DurableName::parse("durable_name", durable).map_err(|_| broken())?;
+    Ok((durable, read_subject(&key[at + 1..])?))
+}
+
+pub(super) fn subject_value(row: &SubjectRow) -> Vec<u8> {
+    let mut value = Vec::with_capacity(48);
+    for field in [row.last, row.floor, row.expired, row.purged, row.bytes, row.updated.0] {
+        value.put_u64_le(field);
+    }
+    value
+}
+
+pub(super) fn read_subject_row(key: &[u8], mut value: &[u8]) -> Result<SubjectRow> {
+    if value.len() != 48 {
+        return Err(unreadable("subjects", key));
+    }
+    let mut field = || value.get_u64_le();
+    let (last, floor, expired, purged, bytes, updated) = (field(), field(), field(), field(), field(), field());
+    Ok(SubjectRow { subject: read_subject(key)?, last, floor, expired, purged, bytes, updated: Timestamp(updated) })
+}
+
+pub(super) fn pair_value(first: u64, second: u64) -> Vec<u8> {
+    let mut value = Vec::with_capacity(16);
+    value.put_u64_le(first);
+    value.put_u64_le(second);
+    value
+}
+
+pub(super) fn read_pair(table: &str, key: &[u8], mut value: &[u8]) -> Result<(u64, u64)> {
+    if value.len() != 16 {
+        return Err(unreadable(table, key));
+    }
+    Ok((value.get_u64_le(), value.get_u64_le()))
+}
+
+pub(super) fn read_u64(table: &str, key: &[u8], value: &[u8]) -> Result<u64> {
+    value.try_into().map(u64::from_le_bytes).map_err(|_| unreadable(table, key))
+}
+
+pub(super) fn payload_value(row: &PayloadRow) -> Vec<u8> {
+    let mut value = Vec::with_capacity(18);
+    value.put_u8(kind(row.key));
+    value.put_u8(row.open.into());
+    value.put_u64_le(row.alive);
+    value.put_u64_le(row.len);
+    value
+}
+
+pub(super) fn read_payload_row(key: &[u8], mut value: &[u8]) -> Result<PayloadRow> {
+    if key.len() != 8 || value.len() != 18 {
+        return Err(unreadable("payloads", key));
+    }
+    let number = { key }.get_u64();
+    let key = read_kind(value.get_u8(), number).ok_or_else(|| unreadable("payloads", key))?;
+    Ok(PayloadRow { key, open: value.get_u8() != 0, alive: value.get_u64_le(), len: value.get_u64_le() })
+}
+
+pub(super) fn kind(key: PayloadKey) -> u8 {
+    match key {
+        PayloadKey::Segment(_) => 0,
+        PayloadKey::Object(_) => 1,
+    }
+}
+
+pub(super) fn read_kind(kind: u8, number: u64) -> Option<PayloadKey> {
+    match kind {
+        0 => Some(PayloadKey::Segment(number)),
+        1 => Some(PayloadKey::Object(number)),
+        _ => None,
+    }
+}
+
+/// A row that this version cannot read.
+pub(super) fn unreadable(table: &str, key: &[u8]) -> Error {
+    Error::DataLoss(format!(
+        "the row '{}' of table '{table}' is damaged: run 'minitoolstream check' and restore from a backup",
+        key.escape_ascii()
+    ))
+}

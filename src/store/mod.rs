@@ -1,0 +1,26 @@
+//! Where messages live: two traits, and what reads and verifies through them.
+//!
+//! [`MetadataStore`] keeps order, positions and retention; [`PayloadStore`] keeps bytes by key and range. Both are
+//! asynchronous, durable before they answer, and safe to call from many tasks.
+
+pub mod check;
+pub mod embedded;
+mod metadata;
+mod payload;
+pub mod reader;
+
+use std::sync::Arc;
+
+pub use metadata::{
+    Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow,
+};
+pub use payload::PayloadStore;
+
+/// The two stores that a broker runs on.
+#[derive(Clone)]
+pub struct Stores {
+    /// Order, positions, retention.
+    pub metadata: Arc<dyn MetadataStore>,
+    /// Bytes.
+    pub payload: Arc<dyn PayloadStore>,
+}

@@ -1,0 +1,59 @@
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+
+use super::{MessageId, Subject, Timestamp};
+
+/// Application headers of a message, in the order given.
+pub type Headers = Vec<(String, String)>;
+
+/// Names one request in the logs of everything that works on it; unique while the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(u64);
+
+impl RequestId {
+    /// The next id.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "r{}", self.0)
+    }
+}
+
+/// A message that passed validation and is on its way to be stored.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Where it goes.
+    pub subject: Subject,
+    /// The payload; may be empty.
+    pub data: Bytes,
+    /// Application headers.
+    pub headers: Headers,
+    /// When the broker accepted it.
+    pub created: Timestamp,
+    /// From this moment on it is never delivered; `None`: it lives until purged.
+    pub expires: Option<Timestamp>,
+    /// The publisher's id, for deduplication.
+    pub message_id: Option<MessageId>,
+    /// Store only if this is the subject's last sequence at that moment.
+    pub expected_last: Option<u64>,
+}
+
+/// Where a stored message ended up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Its sequence in the subject, or the sequence of the first message with the same id.
+    pub sequence: u64,
+    /// True if the message id was seen before within the dedup window: nothing was stored.
+    pub duplicate: bool,
+    /// The object that holds it, for large messages.
+    pub object: Option<String>,
+}

@@ -1,0 +1,13 @@
+//! The values every layer speaks of: subjects and filters, names, message drafts, time.
+
+mod draft;
+mod filter;
+mod name;
+mod subject;
+mod time;
+
+pub use draft::{Draft, Headers, Published, RequestId};
+pub use filter::SubjectFilter;
+pub use name::{DurableName, MessageId};
+pub use subject::Subject;
+pub use time::{Clock, SystemClock, Timestamp, WallClock};
