@@ -131,10 +131,8 @@ impl Quota {
     }
 
     async fn take(&self, bytes: usize, requests: usize, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<()> {
-        let kinds = [
-            (&self.requests, requests, self.requests_max, "messages"),
-            (&self.bytes, bytes, self.bytes_max, "bytes"),
-        ];
+        let kinds =
+            [(&self.requests, requests, self.requests_max, "messages"), (&self.bytes, bytes, self.bytes_max, "bytes")];
         for (semaphore, wanted, max, what) in kinds {
             // A frame larger than the whole quota passes alone.
             let wanted = u32::try_from(wanted.min(max)).unwrap_or(u32::MAX);

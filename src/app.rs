@@ -16,7 +16,7 @@ use crate::{
         publisher::{Publisher, Publishers},
         reaper::{self, Reaper},
         storage::{self, Storage},
-        supervise::{GivenUp, Handle, Policy, Supervision, ThreadPool, Threads, supervise},
+        supervise::{GivenUp, Handle, Policy, Supervision, ThreadMaker, ThreadPool, Threads, supervise},
     },
     admission::Admission,
     config::Config,
@@ -97,10 +97,11 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
 
     let mut supervisors = JoinSet::new();
+    let maker = ThreadMaker::of_this_system();
     let supervision = |name| Supervision {
         name,
         policy: Policy::default(),
-        threads: Threads::Own,
+        threads: Threads::Own(maker.clone()),
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
     };
@@ -139,7 +140,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         publishers: Publishers(publishers),
         storage,
         heads,
-        subscriber_threads: Arc::new(ThreadPool::new(SUBSCRIBER_THREADS)),
+        subscriber_threads: Arc::new(ThreadPool::new(maker.clone(), SUBSCRIBER_THREADS).await),
         draining: draining.clone(),
         admission: Admission::new(&config),
         clock,

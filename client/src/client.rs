@@ -16,9 +16,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::{
-    Backoff, Error, Fetch, Message, Publisher, PublisherOptions, Result,
-};
+use crate::{Backoff, Error, Fetch, Message, Publisher, PublisherOptions, Result};
 
 /// Largest message that a response may carry: the broker's own limits are below.
 const DECODE_MAX: usize = 512 << 20;
@@ -171,11 +169,7 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`] for a bad subject or name; what fails later comes through the stream.
     pub async fn subscribe(&self, subject: &str, durable: &str, after: Option<u64>) -> Result<Notifications> {
-        let request = SubscribeRequest {
-            subject: subject.into(),
-            start_sequence: after,
-            durable_name: durable.into(),
-        };
+        let request = SubscribeRequest { subject: subject.into(), start_sequence: after, durable_name: durable.into() };
         let first = self.open_subscribe(&request).await?;
         let stream = reopening(first, self.clone(), true, move |client, last| {
             let mut request = request.clone();
@@ -387,7 +381,9 @@ impl Subjects {
     /// # Errors
     /// [`Error::Invalid`] for a bad filter.
     pub async fn next_page(&mut self) -> Result<Option<Vec<SubjectInfo>>> {
-        let Some(request) = self.request.take() else { return Ok(None) };
+        let Some(request) = self.request.take() else {
+            return Ok(None);
+        };
         let response = self.client.repeat(|| {
             let (mut admin, request) = (self.client.admin(), request.clone());
             async move { admin.list_subjects(request).await }

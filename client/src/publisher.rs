@@ -94,14 +94,8 @@ impl Publisher {
     pub(crate) fn start(channel: Channel, backoff: Backoff, options: PublisherOptions) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let bytes_max = options.in_flight_bytes.clamp(1, u32::MAX as usize);
-        let driver = Driver {
-            channel,
-            backoff,
-            timeout: options.timeout,
-            waiting,
-            again: VecDeque::new(),
-            failures: 0,
-        };
+        let driver =
+            Driver { channel, backoff, timeout: options.timeout, waiting, again: VecDeque::new(), failures: 0 };
         tokio::spawn(driver.run());
         Self {
             queue,
@@ -179,7 +173,9 @@ impl Driver {
         loop {
             // Nothing is opened before there is something to say.
             if self.again.is_empty() {
-                let Some(entry) = self.waiting.recv().await else { return };
+                let Some(entry) = self.waiting.recv().await else {
+                    return;
+                };
                 self.again.push_back(entry);
             }
             let mut in_flight = InFlight::default();
@@ -197,10 +193,9 @@ impl Driver {
     fn sort_out(&mut self, in_flight: InFlight, error: &Error) {
         let now = tokio::time::Instant::now();
         let unanswered = in_flight.entries.into_iter().flatten();
-        let (mut again, failed): (VecDeque<_>, VecDeque<_>) =
-            unanswered.chain(std::mem::take(&mut self.again)).partition(|entry| {
-                entry.repeatable && entry.deadline > now && error.is_transient()
-            });
+        let (mut again, failed): (VecDeque<_>, VecDeque<_>) = unanswered
+            .chain(std::mem::take(&mut self.again))
+            .partition(|entry| entry.repeatable && entry.deadline > now && error.is_transient());
         self.again.append(&mut again);
         for entry in failed {
             let _ = entry.reply.send(Err(error.clone()));
@@ -214,7 +209,9 @@ impl Driver {
         let mut acks = match tokio::time::timeout(self.timeout, opened).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Ended::Broken(status.into()),
-            Err(_) => return Ended::Broken(Error::unavailable("the broker did not open the stream in time")),
+            Err(_) => {
+                return Ended::Broken(Error::unavailable("the broker did not open the stream in time"));
+            }
         };
         let mut open = true;
         let mut taken = Vec::new();
@@ -278,9 +275,13 @@ impl InFlight {
     fn answer(&mut self, ack: PublishAck) {
         let error = ack.error.map(Error::of_publish);
         for offset in 0..u64::from(ack.count) {
-            let Some(position) = (ack.first_id + offset).checked_sub(self.first_id) else { continue };
+            let Some(position) = (ack.first_id + offset).checked_sub(self.first_id) else {
+                continue;
+            };
             let slot = usize::try_from(position).ok().and_then(|position| self.entries.get_mut(position));
-            let Some(entry) = slot.and_then(Option::take) else { continue };
+            let Some(entry) = slot.and_then(Option::take) else {
+                continue;
+            };
             let result = match &error {
                 Some(error) => Err(error.clone()),
                 None => Ok(Published { sequence: ack.first_sequence + offset, duplicate: ack.duplicate }),

@@ -32,7 +32,9 @@ impl Heads {
     /// Raises the head of a subject after a commit is durable. It never goes down.
     pub fn raise(&self, subject: &Subject, last: u64) {
         let mut watched = self.lock();
-        let Some(sender) = watched.get(subject) else { return };
+        let Some(sender) = watched.get(subject) else {
+            return;
+        };
         if sender.is_closed() {
             watched.remove(subject);
             return;

@@ -134,7 +134,9 @@ impl Publishers {
     /// calls made one after another.
     pub fn submit(&self, request: RequestId, drafts: Vec<Draft>, permit: Permit) -> Submitted {
         let count = drafts.len();
-        let Some(first) = drafts.first() else { return Submitted { count, parts: Vec::new() } };
+        let Some(first) = drafts.first() else {
+            return Submitted { count, parts: Vec::new() };
+        };
         let shard = self.shard(&first.subject);
         if drafts.iter().all(|draft| draft.subject == first.subject || self.shard(&draft.subject) == shard) {
             return Submitted { count, parts: vec![(None, self.send(request, shard, drafts, permit))] };
@@ -146,9 +148,8 @@ impl Publishers {
             members.push(draft);
         }
         let parts = shards.into_iter().enumerate().filter(|(_, (indexes, _))| !indexes.is_empty());
-        let parts = parts.map(|(shard, (indexes, members))| {
-            (Some(indexes), self.send(request, shard, members, permit.clone()))
-        });
+        let parts = parts
+            .map(|(shard, (indexes, members))| (Some(indexes), self.send(request, shard, members, permit.clone())));
         Submitted { count, parts: parts.collect() }
     }
 

@@ -231,7 +231,9 @@ impl Job {
                 dedup_window: self.parts.dedup_window,
             };
             match self.parts.stores.metadata.commit(group).await? {
-                Committed::Stored { firsts, positions } => return Ok(Stored { owners, firsts, positions, objects }),
+                Committed::Stored { firsts, positions } => {
+                    return Ok(Stored { owners, firsts, positions, objects });
+                }
                 Committed::Refused(refusals) => self.strip(&owners, refusals),
             }
         }

@@ -29,8 +29,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, Message};
-use tokio::sync::{Notify, mpsc, watch};
+use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, Message, System};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -122,18 +122,37 @@ impl Default for Policy {
 #[derive(Clone)]
 pub enum Threads {
     /// A thread for each incarnation.
-    Own,
+    Own(ThreadMaker),
     /// One of a few shared threads.
     Shared(Arc<ThreadPool>),
 }
 
+/// Makes threads for actors, from any thread: only those of an actix system can make them, so its first one does.
+#[derive(Clone)]
+pub struct ThreadMaker(ArbiterHandle);
+
+impl ThreadMaker {
+    /// Makes threads of the system that the calling thread belongs to.
+    pub fn of_this_system() -> Self {
+        Self(System::current().arbiter().clone())
+    }
+
+    /// A new thread; `None` while the system shuts down.
+    async fn make(&self) -> Option<ArbiterHandle> {
+        let (made, thread) = oneshot::channel();
+        self.0.spawn_fn(move || drop(made.send(Arbiter::new().handle())));
+        thread.await.ok()
+    }
+}
+
 /// Threads that several actors share. One that hangs is replaced for those that come after.
 pub struct ThreadPool {
-    threads: Mutex<Vec<(u64, Arbiter)>>,
+    maker: ThreadMaker,
+    threads: Mutex<Vec<(u64, ArbiterHandle)>>,
     next: AtomicU64,
 }
 
-/// A thread of a pool: its index, how often the one there was replaced, and the way to it.
+/// A thread: its index in the pool, how often the one there was replaced, and the way to it.
 struct Place {
     index: usize,
     generation: u64,
@@ -142,31 +161,40 @@ struct Place {
 
 impl ThreadPool {
     /// Starts `count` threads.
-    pub fn new(count: usize) -> Self {
-        let threads = (0..count.max(1)).map(|_| (0, Arbiter::new())).collect();
-        Self { threads: Mutex::new(threads), next: AtomicU64::new(0) }
+    pub async fn new(maker: ThreadMaker, count: usize) -> Self {
+        let mut threads = Vec::new();
+        for _ in 0..count.max(1) {
+            threads.extend(maker.make().await.map(|thread| (0, thread)));
+        }
+        Self { maker, threads: Mutex::new(threads), next: AtomicU64::new(0) }
     }
 
-    fn pick(&self) -> Place {
+    fn pick(&self) -> Option<Place> {
         let threads = self.lock();
         let turn = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
-        let index = turn % threads.len();
-        let (generation, thread) = &threads[index];
-        Place { index, generation: *generation, thread: thread.handle() }
+        let index = turn.checked_rem(threads.len())?;
+        let (generation, thread) = threads[index].clone();
+        Some(Place { index, generation, thread })
     }
 
     /// Puts a new thread in the place of a blocked one, unless another actor that hung there already did.
-    fn replace(&self, blocked: &Place) {
+    async fn replace(&self, blocked: &Place) {
+        let Some(fresh) = self.maker.make().await else {
+            return;
+        };
         let mut threads = self.lock();
         let (generation, thread) = &mut threads[blocked.index];
-        if *generation == blocked.generation {
-            // Should the blocked thread wake, it finds that it is to end.
-            thread.stop();
-            (*generation, *thread) = (blocked.generation + 1, Arbiter::new());
-        }
+        let unused = if *generation == blocked.generation {
+            *generation += 1;
+            std::mem::replace(thread, fresh)
+        } else {
+            fresh
+        };
+        // Should a blocked thread wake, it finds that it is to end.
+        unused.stop();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Arbiter)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, ArbiterHandle)>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,7 +240,9 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         A: Handler<M>,
     {
         let address = self.address.borrow().clone();
-        let Some(address) = address else { return Err(self.down()) };
+        let Some(address) = address else {
+            return Err(self.down());
+        };
         address.try_send(message).map_err(|_| {
             self.alarm.notify_one();
             self.down()
@@ -292,9 +322,11 @@ where
     loop {
         let (ring, mut bell) = mpsc::channel(1);
         let place = match &threads {
-            Threads::Own => Place { index: 0, generation: 0, thread: Arbiter::new().handle() },
+            Threads::Own(maker) => maker.make().await.map(|thread| Place { index: 0, generation: 0, thread }),
             Threads::Shared(pool) => pool.pick(),
         };
+        // Without threads the system is shutting down.
+        let Some(place) = place else { return Ok(()) };
         let build = factory.clone();
         let actor = A::start_in_arbiter(&place.thread, move |_| build(Bell(ring)));
         address.send_replace(Some(actor.clone()));
@@ -302,7 +334,7 @@ where
             biased;
             () = shutdown.cancelled() => {
                 address.send_replace(None);
-                if let Threads::Own = threads {
+                if let Threads::Own(_) = threads {
                     place.thread.stop();
                 }
                 return Ok(());
@@ -313,8 +345,8 @@ where
         metrics.actor_restarted(name, cause.as_str());
         tracing::error!(actor = name, cause = cause.as_str(), "actor failed");
         match (&threads, cause) {
-            (Threads::Own, _) => drop(place.thread.stop()),
-            (Threads::Shared(pool), Cause::Hang) => pool.replace(&place),
+            (Threads::Own(_), _) => drop(place.thread.stop()),
+            (Threads::Shared(pool), Cause::Hang) => pool.replace(&place).await,
             (Threads::Shared(_), Cause::Panic) => {}
         }
         let now = Instant::now();

@@ -106,9 +106,11 @@ mod tests {
     fn refusals(drafts: &[Draft], last: u64, known: &[(&str, u64)]) -> Vec<(usize, Refusal)> {
         let mut skip = vec![false; drafts.len()];
         let judge = |blocks: &[NewBlock]| {
-            judge::<Infallible>(blocks, |_| Ok(last), |_, id| {
-                Ok(known.iter().find(|(name, _)| *name == id.as_str()).map(|(_, sequence)| *sequence))
-            })
+            judge::<Infallible>(
+                blocks,
+                |_| Ok(last),
+                |_, id| Ok(known.iter().find(|(name, _)| *name == id.as_str()).map(|(_, sequence)| *sequence)),
+            )
             .unwrap()
         };
         let refused = judge(&form(drafts, &skip));

@@ -156,11 +156,9 @@ impl Block {
         let crc = row.get_u32_le();
         let placement = match row.get_u8() {
             0 => Placement::Inline(row),
-            1 if row.len() == 24 => Placement::Slice {
-                segment: row.get_u64_le(),
-                offset: row.get_u64_le(),
-                len: row.get_u64_le(),
-            },
+            1 if row.len() == 24 => {
+                Placement::Slice { segment: row.get_u64_le(), offset: row.get_u64_le(), len: row.get_u64_le() }
+            }
             2 if row.len() >= 52 => {
                 let (object, size) = (row.get_u64_le(), row.get_u64_le());
                 let mut sha256 = [0; 32];

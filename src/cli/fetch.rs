@@ -213,9 +213,12 @@ type Pieces =
 
 /// Where a message is written below the directory: never outside it.
 fn file_name(message: &Message) -> anyhow::Result<PathBuf> {
-    let Some(path) = message.headers.get("path") else { return Ok(message.sequence.to_string().into()) };
+    let Some(path) = message.headers.get("path") else {
+        return Ok(message.sequence.to_string().into());
+    };
     let path = Path::new(path);
-    let name: PathBuf = path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
+    let name: PathBuf =
+        path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
     if name.as_os_str().is_empty() || name.components().any(|part| !matches!(part, Component::Normal(_))) {
         bail!("message {} has the path '{}', which leads out of the directory", message.sequence, path.display());
     }

@@ -21,11 +21,16 @@ use output::Format;
 /// A message stream for messages of any size: from one byte to many gigabytes, with acks, TTL and no loss of what was
 /// acknowledged.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 120, after_help = "\
+#[command(
+    version,
+    about,
+    max_term_width = 120,
+    after_help = "\
 Start a broker and try it:
   minitoolstream serve
   echo hello | minitoolstream publish greetings
-  minitoolstream fetch greetings")]
+  minitoolstream fetch greetings"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,

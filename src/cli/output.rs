@@ -48,7 +48,12 @@ pub(super) fn table(header: &[&str], right: &[usize], rows: impl IntoIterator<It
     for row in rows {
         table.add_row(row.into_iter().enumerate().map(|(index, text)| align(index, Cell::new(text))));
     }
-    table.to_string().lines().map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end()).collect::<Vec<_>>().join("\n")
+    table
+        .to_string()
+        .lines()
+        .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A number of bytes for people.
@@ -68,7 +73,9 @@ pub(super) fn progress(total: Option<u64>, unit: &str, format: Format) -> Progre
     }
     let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
     let template = match total {
-        Some(_) => format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left"),
+        Some(_) => {
+            format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left")
+        }
         None => format!("{{spinner}} {{human_pos}} {unit}  {{per_sec}}"),
     };
     bar.enable_steady_tick(Duration::from_millis(200));
@@ -96,7 +103,9 @@ pub(super) fn message_json(message: &Message) -> Value {
 /// The beginning of a message's data on one line.
 pub(super) fn preview(message: &Message) -> String {
     const SHOWN: usize = 60;
-    let Some(data) = &message.data else { return "(large: use --to DIR)".into() };
+    let Some(data) = &message.data else {
+        return "(large: use --to DIR)".into();
+    };
     match std::str::from_utf8(&data[..data.len().min(SHOWN * 4)]) {
         Ok(text) => {
             let line: String = text.trim_end().chars().take(SHOWN).flat_map(char::escape_debug).collect();

@@ -204,7 +204,9 @@ impl Sent {
             let published = match pending.await {
                 Ok(published) => published,
                 Err(error) if name.is_empty() => return Err(error.into()),
-                Err(error) => return Err(anyhow::Error::new(error).context(format!("'{name}' was not published"))),
+                Err(error) => {
+                    return Err(anyhow::Error::new(error).context(format!("'{name}' was not published")));
+                }
             };
             self.stored += 1;
             if self.format == Format::Json {

@@ -99,9 +99,9 @@ fn announce(running: &app::Running, data_dir: &str, format: Format) -> anyhow::R
 }
 
 fn init_logs(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder()
-        .parse(&config.log_level)
-        .with_context(|| format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level))?;
+    let filter = EnvFilter::builder().parse(&config.log_level).with_context(|| {
+        format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level)
+    })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));
     let result = match config.log_format {
         LogFormat::Text => logs.try_init(),

@@ -136,7 +136,10 @@ impl Config {
         ] {
             check(
                 self.message_max.0 <= bytes.0,
-                format!("{key}: {bytes} is below limits.message_max ({}): no such message could pass", self.message_max),
+                format!(
+                    "{key}: {bytes} is below limits.message_max ({}): no such message could pass",
+                    self.message_max
+                ),
             );
         }
         let ports = [self.port, self.egress_port, self.http_port];
@@ -169,7 +172,9 @@ fn read_file(path: &Path) -> Result<Values, String> {
     match document {
         Yaml::Null => {}
         Yaml::Mapping(root) => flatten("", root, &name.to_string(), &mut values),
-        _ => return Err(format!("{name}: a mapping of sections is expected, such as 'limits:'")),
+        _ => {
+            return Err(format!("{name}: a mapping of sections is expected, such as 'limits:'"));
+        }
     }
     Ok(values)
 }

@@ -234,11 +234,7 @@ impl Broker {
         }
     }
 
-    async fn send_data(
-        &self,
-        found: &Stored,
-        outlet: &super::outlet::Outlet<ReadMessageResponse>,
-    ) -> Result<()> {
+    async fn send_data(&self, found: &Stored, outlet: &super::outlet::Outlet<ReadMessageResponse>) -> Result<()> {
         let Some(object) = &found.object else {
             let data = found.record.data.clone();
             let permit = self.admission.read(data.len()).await?;

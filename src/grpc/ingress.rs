@@ -168,9 +168,7 @@ fn runs(drafts: &[Draft]) -> Vec<(Subject, usize)> {
 
 fn wire_result(result: Result<Published>) -> PublishResult {
     match result {
-        Ok(published) => {
-            PublishResult { sequence: published.sequence, duplicate: published.duplicate, error: None }
-        }
+        Ok(published) => PublishResult { sequence: published.sequence, duplicate: published.duplicate, error: None },
         Err(error) => PublishResult { error: Some(publish_error(&error)), ..Default::default() },
     }
 }

@@ -18,7 +18,11 @@ use super::{
     too_large, validate,
 };
 use crate::{
-    actors::publisher::Results, admission::ConnectionAdmission, error::{Error, Result}, metrics::Service, types::{Published, RequestId},
+    actors::publisher::Results,
+    admission::ConnectionAdmission,
+    error::{Error, Result},
+    metrics::Service,
+    types::{Published, RequestId},
 };
 
 /// Frames in flight on one stream; more wait to be read.
@@ -98,7 +102,9 @@ fn push_acks(acks: &mut Vec<PublishAck>, first_id: u64, results: &Results) {
             Ok(Published { sequence, duplicate, .. }) => {
                 PublishAck { first_id: id, count: 1, first_sequence: *sequence, duplicate: *duplicate, error: None }
             }
-            Err(error) => PublishAck { first_id: id, count: 1, error: Some(publish_error(error)), ..Default::default() },
+            Err(error) => {
+                PublishAck { first_id: id, count: 1, error: Some(publish_error(error)), ..Default::default() }
+            }
         };
         match acks[of_this_frame..].last_mut() {
             Some(run) if continues(run, &ack) => run.count += 1,

@@ -52,7 +52,9 @@ pub(super) fn status(error: &Error) -> Status {
 /// An error as it stands beside the results of other messages.
 pub(super) fn publish_error(error: &Error) -> PublishError {
     let retry_after = match error {
-        Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => Some(wire_duration(*retry_after)),
+        Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
+            Some(wire_duration(*retry_after))
+        }
         Error::Invalid(_) | Error::NotFound(_) | Error::Conflict(_) | Error::DataLoss(_) => None,
     };
     PublishError { code: code(error).into(), message: error.to_string(), retry_after }
@@ -85,8 +87,14 @@ mod tests {
             let details = status.get_error_details();
             let fields = details.bad_request().map_or(0, |request| request.field_violations.len());
             let wait = details.retry_info().and_then(|info| info.retry_delay);
-            writeln!(table, "{:?} {:?} [{}] fields={fields} wait={wait:?}", status.code(), status.message(), label(&error))
-                .unwrap();
+            writeln!(
+                table,
+                "{:?} {:?} [{}] fields={fields} wait={wait:?}",
+                status.code(),
+                status.message(),
+                label(&error)
+            )
+            .unwrap();
         }
         insta::assert_snapshot!(table);
     }

@@ -67,5 +67,6 @@ async fn render_metrics(metrics: web::Data<Metrics>) -> impl Responder {
 }
 
 async fn index() -> impl Responder {
-    HttpResponse::NotFound().json(json!({ "error": "not found", "paths": ["/livez", "/readyz", "/healthz", "/metrics"] }))
+    HttpResponse::NotFound()
+        .json(json!({ "error": "not found", "paths": ["/livez", "/readyz", "/healthz", "/metrics"] }))
 }

@@ -137,7 +137,9 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
         let mut from = 1;
         loop {
             let scan = self.stores.metadata.blocks(subject, from, 64, 8 << 20).await?;
-            let Some(last) = scan.blocks.last() else { return Ok(()) };
+            let Some(last) = scan.blocks.last() else {
+                return Ok(());
+            };
             from = last.end();
             for block in &scan.blocks {
                 self.block(subject, block).await?;
@@ -177,7 +179,9 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
 
     async fn books(&mut self, subject: &Subject) -> Result<()> {
         for attempt in 1..=ATTEMPTS {
-            let Some(before) = self.stores.metadata.subject(subject).await? else { return Ok(()) };
+            let Some(before) = self.stores.metadata.subject(subject).await? else {
+                return Ok(());
+            };
             let live = self.count_live(&before).await?;
             let after = self.stores.metadata.subject(subject).await?;
             let changed = after.is_none_or(|after| {
@@ -200,7 +204,9 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
         let (mut live, mut from) = (0, row.floor);
         while from <= row.last {
             let scan = self.stores.metadata.blocks(&row.subject, from, PAGE, u64::MAX).await?;
-            let Some(last) = scan.blocks.last() else { break };
+            let Some(last) = scan.blocks.last() else {
+                break;
+            };
             for block in &scan.blocks {
                 live += block.end().min(row.last + 1).saturating_sub(block.first.max(row.floor));
             }

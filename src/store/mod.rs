@@ -11,9 +11,7 @@ pub mod reader;
 
 use std::sync::Arc;
 
-pub use metadata::{
-    Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow,
-};
+pub use metadata::{Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow};
 pub use payload::PayloadStore;
 
 /// The two stores that a broker runs on.

@@ -19,10 +19,7 @@ impl SubjectFilter {
         };
         check_tokens(pattern, rule).map_err(|problem| Error::invalid(field, problem))?;
         if pattern.split('.').rev().skip(1).any(|token| token == ">") {
-            return Err(Error::invalid(
-                field,
-                format!("'{pattern}': '>' is allowed as the last token only"),
-            ));
+            return Err(Error::invalid(field, format!("'{pattern}': '>' is allowed as the last token only")));
         }
         Ok(Self(pattern.into()))
     }

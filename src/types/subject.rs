@@ -34,26 +34,16 @@ impl Subject {
 }
 
 /// Checks length, tokens and characters; `token_rule` adds a rule of the caller's for each token.
-pub(super) fn check_tokens(
-    name: &str,
-    token_rule: impl Fn(&str) -> Option<&'static str>,
-) -> Result<(), String> {
+pub(super) fn check_tokens(name: &str, token_rule: impl Fn(&str) -> Option<&'static str>) -> Result<(), String> {
     if name.is_empty() {
         return Err("is empty: give 1 to 255 bytes, such as 'orders.new'".into());
     }
     if name.len() > Subject::BYTES_MAX {
-        return Err(format!(
-            "has {} bytes: at most {} are allowed",
-            name.len(),
-            Subject::BYTES_MAX
-        ));
+        return Err(format!("has {} bytes: at most {} are allowed", name.len(), Subject::BYTES_MAX));
     }
     for token in name.split('.') {
         if token.is_empty() {
-            return Err(format!(
-                "'{}' has an empty token: remove the extra dot",
-                name.escape_debug()
-            ));
+            return Err(format!("'{}' has an empty token: remove the extra dot", name.escape_debug()));
         }
         if let Some(bad) = token.chars().find(|c| c.is_whitespace() || c.is_control()) {
             return Err(format!(

@@ -48,9 +48,7 @@ impl Files {
     pub(super) fn open(dir: &Path, space: Arc<Space>) -> Result<Self> {
         let (segments, objects) = (dir.join("segments"), dir.join("objects"));
         for dir in [&segments, &objects] {
-            std::fs::create_dir_all(dir)
-                .and_then(|()| sync_dir(dir))
-                .map_err(|error| failed("made", dir, &error))?;
+            std::fs::create_dir_all(dir).and_then(|()| sync_dir(dir)).map_err(|error| failed("made", dir, &error))?;
         }
         sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
         Ok(Self { segments, objects, space, current: Arc::default() })
@@ -159,10 +157,9 @@ impl PayloadStore for Files {
         let files = self.clone();
         blocking(move || {
             let mut keys = Vec::new();
-            for (dir, kind) in [
-                (&files.segments, PayloadKey::Segment as fn(u64) -> PayloadKey),
-                (&files.objects, PayloadKey::Object),
-            ] {
+            for (dir, kind) in
+                [(&files.segments, PayloadKey::Segment as fn(u64) -> PayloadKey), (&files.objects, PayloadKey::Object)]
+            {
                 let entries = std::fs::read_dir(dir).map_err(|error| failed("listed", dir, &error))?;
                 for entry in entries {
                     let name = entry.map_err(|error| failed("listed", dir, &error))?.file_name();

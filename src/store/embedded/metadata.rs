@@ -20,9 +20,7 @@ use super::{
 use crate::{
     block::{BLOCK_RECORDS_MAX, Block, PayloadKey, Placement, guard},
     error::{Error, Result},
-    store::{
-        Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow,
-    },
+    store::{Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow},
     types::{DurableName, Subject, SubjectFilter, Timestamp},
 };
 
@@ -60,10 +58,7 @@ impl EmbeddedMetadata {
     }
 
     /// Runs a read where it may block.
-    async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static) -> Result<T> {
         let engine = self.engine.clone();
         blocking(move || work(&engine.read()?)).await
     }
@@ -263,8 +258,7 @@ fn commit_group(transaction: &mut Transaction, group: Group) -> Result<Committed
         |subject, id| {
             let key = tables::id_key(subject, id);
             let known = transaction.snapshot.get(IDS, &key)?;
-            let Some((sequence, deadline)) =
-                known.map(|value| tables::read_pair("ids", &key, &value)).transpose()?
+            let Some((sequence, deadline)) = known.map(|value| tables::read_pair("ids", &key, &value)).transpose()?
             else {
                 return Ok(None);
             };
@@ -305,7 +299,9 @@ fn commit_group(transaction: &mut Transaction, group: Group) -> Result<Committed
         }
         transaction.batch.put(BLOCKS, key, block.encode());
         for guard in &new.guards {
-            let Some(id) = &guard.message_id else { continue };
+            let Some(id) = &guard.message_id else {
+                continue;
+            };
             let id = tables::id_key(&new.subject, id);
             let sequence = block.first + guard.record as u64;
             transaction.batch.put(ID_DEADLINES, tables::timed_key(forget_at, &id), []);

@@ -1,0 +1,32 @@
+//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]).
+//!
+//! Ports are chosen by the system, data lives in a temporary directory, and everything ends with the value.
+
+// A test that cannot set up its broker has failed: it says so by panicking.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+mod broker;
+mod process;
+
+pub use broker::TestBroker;
+pub use process::Process;
+
+/// Settings for tests: free ports, a short reaper interval, no reserve of disk space.
+pub const SETTINGS: [(&str, &str); 6] = [
+    ("SERVER_PORT", "0"),
+    ("EGRESS_PORT", "0"),
+    ("HTTP_PORT", "0"),
+    ("REAPER_INTERVAL", "50ms"),
+    ("REAPER_GRACE", "0s"),
+    ("DATA_FREE_MIN", "0"),
+];
+
+/// Settings of a test over [`SETTINGS`]: the last of a name counts.
+fn lookup(extra: &[(String, String)], name: &str) -> Option<String> {
+    let extra = extra.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    extra.or_else(|| SETTINGS.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
