@@ -1,0 +1,48 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use minitoolstream_client::{Connect, Fetch, NewMessage};
+
+use super::load::{Measured, SUBJECT, histogram, micros};
+
+/// Publishes at a steady rate and measures the time until a following reader on another connection has each message.
+pub(super) async fn end_to_end(
+    address: &str,
+    bytes: usize,
+    rate: u32,
+    duration: Duration,
+) -> anyhow::Result<Measured> {
+    let reader = Connect::to(address).connect().await?;
+    let publisher = Connect::to(address).connect().await?.publisher();
+    let count = (duration.as_secs_f64() * f64::from(rate)) as u32;
+    let mut messages = reader.fetch(Fetch::from_sequence(SUBJECT, 1).follow().limit(count)).await?;
+    let started = Instant::now();
+    let reading = tokio::spawn(async move {
+        let mut latency = histogram();
+        while let Some(message) = messages.next().await {
+            let sent = message?.data.and_then(|data| Some(u64::from_le_bytes(data.get(..8)?.try_into().ok()?)));
+            let sent = Duration::from_nanos(sent.unwrap_or_default());
+            latency.saturating_record(micros(started.elapsed().saturating_sub(sent)));
+        }
+        anyhow::Ok(latency)
+    });
+    let mut ticks = tokio::time::interval(Duration::from_millis(1));
+    let per_tick = rate.div_ceil(1000);
+    let mut pending = Vec::new();
+    for index in 0..count {
+        if index % per_tick == 0 {
+            ticks.tick().await;
+        }
+        let mut data = vec![0; bytes.max(8)];
+        let now = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        data[..8].copy_from_slice(&now.to_le_bytes());
+        pending.push(publisher.send(NewMessage::new(SUBJECT, Bytes::from(data))).await);
+    }
+    for ack in pending {
+        ack.await?;
+    }
+    let latency = reading.await??;
+    let received = latency.len() * bytes as u64;
+    Ok(Measured::new(latency, received, started.elapsed()))
+}

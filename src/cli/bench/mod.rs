@@ -1,0 +1,168 @@
+//! Measures a broker with the load of one client process on the same machine.
+
+mod echo;
+mod latency;
+mod load;
+mod server;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use serde_json::json;
+
+use self::{load::Measured, server::Server};
+use super::{
+    Session,
+    output::{self, Format},
+};
+
+/// Measures publishing, reading and end-to-end latency, every ack durable.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Scenarios:
+  a   publish 100 B, 1,000 in flight, 1 connection
+  b   publish 10 KiB, 10 clients, one at a time each
+  c   publish 10 KiB, 10 clients, 64 in flight each
+  d   read back what a and c stored, with an ack for every 1,000 messages
+  e   1 KiB at 1,000 messages/s: time from publish to a following reader
+Without --remote a broker is started for each run, on a fresh data directory, and each publishing scenario is repeated \
+against a bare gRPC service that acknowledges without storing: the ceiling of this machine.")]
+pub(super) struct Bench {
+    /// Which scenarios to run.
+    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e'], value_parser = scenario)]
+    scenarios: Vec<char>,
+    /// How long each scenario runs.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Measure the broker at --address instead of one of its own: no CPU, memory or ceiling then.
+    #[arg(long)]
+    remote: bool,
+    /// Where data directories of the runs are made; removed afterwards.
+    #[arg(long, default_value = ".")]
+    dir: PathBuf,
+    /// The bare service that the ceiling is measured against.
+    #[arg(long, hide = true)]
+    echo_server: bool,
+}
+
+fn scenario(text: &str) -> Result<char, String> {
+    match text.chars().next() {
+        Some(name @ 'a'..='e') if text.len() == 1 => Ok(name),
+        _ => Err("choose from a, b, c, d and e".into()),
+    }
+}
+
+/// A line of the report.
+struct Row {
+    what: &'static str,
+    measured: Measured,
+    /// Cores that the server used, and its peak memory in bytes.
+    server: Option<server::Usage>,
+    /// Messages per second of the bare service under the same load.
+    ceiling: Option<f64>,
+}
+
+impl Bench {
+    pub(super) async fn run(self, session: Session) -> anyhow::Result<ExitCode> {
+        if self.echo_server {
+            return echo::serve().await;
+        }
+        let mut rows = Vec::new();
+        for scenario in &self.scenarios {
+            rows.extend(self.scenario(*scenario, &session).await.with_context(|| format!("scenario {scenario}"))?);
+        }
+        match session.format {
+            Format::Json => rows.iter().try_for_each(|row| output::print_json(&row.json()))?,
+            Format::Text => {
+                let header =
+                    ["scenario", "msg/s", "MB/s", "p50 ms", "p99 ms", "server cores", "peak memory", "ceiling msg/s"];
+                output::print_line(&output::table(&header, &[1, 2, 3, 4, 5, 6, 7], rows.iter().map(Row::cells)))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn scenario(&self, name: char, session: &Session) -> anyhow::Result<Vec<Row>> {
+        let (small, alone, piped) = (
+            load::Publishing { bytes: 100, clients: 1, in_flight: 1000 },
+            load::Publishing { bytes: 10 << 10, clients: 10, in_flight: 1 },
+            load::Publishing { bytes: 10 << 10, clients: 10, in_flight: 64 },
+        );
+        Ok(match name {
+            'a' => vec![self.publishing("a publish 100 B", small, session).await?],
+            'b' => vec![self.publishing("b publish 10 KiB x 10", alone, session).await?],
+            'c' => vec![self.publishing("c publish 10 KiB x 640", piped, session).await?],
+            'd' => vec![
+                self.reading("d read 100 B", small, session).await?,
+                self.reading("d read 10 KiB", piped, session).await?,
+            ],
+            _ => {
+                let server = self.server(session)?;
+                let before = server.usage();
+                let measured = latency::end_to_end(server.address(), 1 << 10, 1000, self.duration).await?;
+                let used = server.used_since(before, measured.elapsed);
+                vec![Row { what: "e 1 KiB at 1,000/s", measured, server: used, ceiling: None }]
+            }
+        })
+    }
+
+    async fn publishing(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        let before = server.usage();
+        let measured = load.run(server.address(), self.duration).await?;
+        let used = server.used_since(before, measured.elapsed);
+        drop(server);
+        let ceiling = match self.remote {
+            true => None,
+            false => {
+                let echo = Server::echo()?;
+                Some(load.run(echo.address(), self.duration).await?.rate())
+            }
+        };
+        Ok(Row { what, measured, server: used, ceiling })
+    }
+
+    async fn reading(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        load.run(server.address(), self.duration).await?;
+        let before = server.usage();
+        let measured = load::read_back(server.address(), load.bytes).await?;
+        let used = server.used_since(before, measured.elapsed);
+        Ok(Row { what, measured, server: used, ceiling: None })
+    }
+
+    fn server(&self, session: &Session) -> anyhow::Result<Server> {
+        if self.remote { Ok(Server::remote(&session.address)) } else { Server::broker(&self.dir) }
+    }
+}
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let Measured { bytes, elapsed, .. } = &self.measured;
+        let unknown = || "-".to_owned();
+        vec![
+            self.what.into(),
+            format!("{:.0}", self.measured.rate()),
+            format!("{:.0}", *bytes as f64 / elapsed.as_secs_f64() / 1e6),
+            format!("{:.2}", self.measured.millis(0.5)),
+            format!("{:.2}", self.measured.millis(0.99)),
+            self.server.as_ref().map_or_else(unknown, |used| format!("{:.2}", used.cores)),
+            self.server.as_ref().map_or_else(unknown, |used| output::bytes(used.peak_bytes)),
+            self.ceiling.map_or_else(unknown, |rate| format!("{rate:.0}")),
+        ]
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "scenario": self.what,
+            "messages": self.measured.messages,
+            "messages_per_second": self.measured.rate(),
+            "bytes_per_second": self.measured.bytes as f64 / self.measured.elapsed.as_secs_f64(),
+            "p50_ms": self.measured.millis(0.5),
+            "p99_ms": self.measured.millis(0.99),
+            "server_cores": self.server.as_ref().map(|used| used.cores),
+            "server_peak_bytes": self.server.as_ref().map(|used| used.peak_bytes),
+            "ceiling_messages_per_second": self.ceiling,
+        })
+    }
+}
