@@ -1,20 +1,34 @@
-//! The database under the metadata tables.
+//! The database under the metadata tables: redb, with a journal in front.
+//!
+//! ```text
+//! commit ─▶ journal frame, synced ─▶ redb, in memory: visible ─▶ answer
+//!                  │ full: redb makes itself durable instead, and the journal begins again
+//! open: redb as of its last durable commit ─▶ replay the frames after it
+//! ```
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use redb::{Database, Durability, ReadTransaction, ReadableDatabase};
+use bytes::{Buf, BufMut};
+use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableHandle};
 
-use super::tables::{TABLES, Table};
+use super::{
+    journal::{Journal, PAYLOAD_MAX},
+    tables::{self, FACT_APPLIED, FACTS, TABLES, Table},
+};
 use crate::error::{Error, Result};
 
 /// Bytes of pages that the engine keeps in memory.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// One row to write (`Some`) or to remove (`None`).
-type Change = (Table, Vec<u8>, Option<Vec<u8>>);
+/// One row to write (`Some`) or to remove (`None`), and the index of its table in [`TABLES`].
+struct Change {
+    table: u8,
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
 
 /// Rows that are written together or not at all.
 #[derive(Default)]
@@ -24,68 +38,169 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push((table, key.into(), Some(value.into())));
+        self.changes.push(Change { table: number(table), key: key.into(), value: Some(value.into()) });
     }
 
     pub(super) fn remove(&mut self, table: Table, key: impl Into<Vec<u8>>) {
-        self.changes.push((table, key.into(), None));
+        self.changes.push(Change { table: number(table), key: key.into(), value: None });
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
+
+    /// Bytes that [`encode`](Self::encode) fills.
+    fn encoded_len(&self) -> usize {
+        let len = |change: &Change| CHANGE_PREFIX + change.key.len() + change.value.as_ref().map_or(0, Vec::len);
+        self.changes.iter().map(len).sum()
+    }
+
+    /// The batch as the payload of a journal frame.
+    ///
+    /// ```text
+    /// | table u8 | key len u32 | value len u32, all ones to remove | key | value |  repeated
+    /// ```
+    fn encode(&self, mut room: &mut [u8]) {
+        for change in &self.changes {
+            room.put_u8(change.table);
+            room.put_u32_le(u32::try_from(change.key.len()).unwrap_or(u32::MAX));
+            let value_len = change.value.as_ref().map_or(u32::MAX, |value| u32::try_from(value.len()).unwrap_or(0));
+            room.put_u32_le(value_len);
+            room.put_slice(&change.key);
+            room.put_slice(change.value.as_deref().unwrap_or_default());
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; `None` if the bytes are something else.
+    fn decode(mut bytes: &[u8]) -> Option<Self> {
+        let mut changes = Vec::new();
+        while !bytes.is_empty() {
+            if bytes.len() < CHANGE_PREFIX {
+                return None;
+            }
+            let (table, key_len, value_len) = (bytes.get_u8(), bytes.get_u32_le(), bytes.get_u32_le());
+            if usize::from(table) >= TABLES.len() {
+                return None;
+            }
+            let (key, rest) = bytes.split_at_checked(usize::try_from(key_len).ok()?)?;
+            let removed = value_len == u32::MAX;
+            let value_len = if removed { 0 } else { usize::try_from(value_len).ok()? };
+            let (value, rest) = rest.split_at_checked(value_len)?;
+            changes.push(Change { table, key: key.into(), value: (!removed).then(|| value.into()) });
+            bytes = rest;
+        }
+        Some(Self { changes })
+    }
 }
 
-/// An open database that heals: after a failed write the engine refuses all further ones, so it is opened anew.
+const CHANGE_PREFIX: usize = 9;
+
+/// An open database that heals: after a failed write it is opened anew, and the journal tells what had been committed.
 pub(super) struct Engine {
-    path: PathBuf,
-    database: RwLock<Option<Arc<Database>>>,
+    dir: PathBuf,
+    open: RwLock<Option<Arc<Open>>>,
+}
+
+/// A database and the journal in front of it.
+struct Open {
+    database: Database,
+    journal: Mutex<Journal>,
 }
 
 impl Engine {
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let database = open(path)?;
-        Ok(Self { path: path.into(), database: RwLock::new(Some(Arc::new(database))) })
+    /// Opens or creates the database `meta.redb` and its journal in a directory.
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        let open = Open::open(dir)?;
+        Ok(Self { dir: dir.into(), open: RwLock::new(Some(Arc::new(open))) })
     }
 
     /// A consistent view of everything committed so far.
     pub(super) fn read(&self) -> Result<Snapshot> {
-        let transaction = self.database()?.begin_read().map_err(failed)?;
+        let transaction = self.current()?.database.begin_read().map_err(failed)?;
         Ok(Snapshot { transaction })
     }
 
-    /// Makes a batch durable. After an error the outcome is unknown until the database has been opened anew, which the
-    /// next call does.
+    /// Makes a batch durable and visible. After an error the outcome is unknown until the database has been opened anew,
+    /// which the next call does.
     pub(super) fn commit(&self, batch: Batch) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
-        let database = self.database()?;
-        let result = write(&database, batch);
-        drop(database);
+        let open = self.current()?;
+        let result = open.commit(&batch);
+        drop(open);
         if result.is_err() {
             self.forget();
         }
         result
     }
 
-    fn database(&self) -> Result<Arc<Database>> {
-        if let Some(database) = self.database.read().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref() {
-            return Ok(database.clone());
+    fn current(&self) -> Result<Arc<Open>> {
+        if let Some(open) = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            return Ok(open.clone());
         }
-        let mut slot = self.database.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         match slot.as_ref() {
-            Some(database) => Ok(database.clone()),
-            None => Ok(slot.insert(Arc::new(open(&self.path)?)).clone()),
+            Some(open) => Ok(open.clone()),
+            None => Ok(slot.insert(Arc::new(Open::open(&self.dir)?)).clone()),
         }
     }
 
     fn forget(&self) {
-        self.database.write().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        self.open.write().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-fn open(path: &Path) -> Result<Database> {
+impl Open {
+    fn open(dir: &Path) -> Result<Self> {
+        let database = open_database(&dir.join("meta.redb"))?;
+        let transaction = database.begin_read().map_err(failed)?;
+        let applied = Snapshot { transaction }.get(FACTS, FACT_APPLIED)?;
+        let applied = applied.map_or(Ok(0), |value| tables::read_u64("facts", FACT_APPLIED, &value))?;
+        let path = dir.join("journal");
+        let mut replayed = applied;
+        let journal = Journal::open(&path, applied, |payload| {
+            replayed += 1;
+            let batch = Batch::decode(payload).ok_or_else(|| {
+                Error::DataLoss(format!("'{}': transaction {replayed} cannot be read", path.display()))
+            })?;
+            apply(&database, &batch, replayed, Durability::None)
+        })?;
+        if replayed > applied {
+            tracing::info!(transactions = replayed - applied, "replayed the journal");
+        }
+        Ok(Self { database, journal: Mutex::new(journal) })
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<()> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let len = batch.encoded_len();
+        if len <= PAYLOAD_MAX && journal.append(len, |room| batch.encode(room))? {
+            return apply(&self.database, batch, journal.last(), Durability::None);
+        }
+        // No room: this transaction makes the database durable, and everything before it.
+        apply(&self.database, batch, journal.last(), Durability::Immediate)?;
+        journal.restart();
+        Ok(())
+    }
+}
+
+impl Drop for Open {
+    /// Leaves nothing to replay behind; if that fails, the journal still has it.
+    fn drop(&mut self) {
+        let journal = self.journal.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = apply(&self.database, &Batch::default(), journal.last(), Durability::Immediate) {
+            tracing::warn!(%error, "the metadata database could not be made durable: its journal is replayed at start");
+        }
+    }
+}
+
+fn number(table: Table) -> u8 {
+    let position = TABLES.iter().position(|known| known.name() == table.name());
+    position.and_then(|position| position.try_into().ok()).expect("every table is listed in TABLES")
+}
+
+fn open_database(path: &Path) -> Result<Database> {
     let named = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => {
             Error::unavailable(format!("'{}' is still in use: try again", path.display()))
@@ -96,7 +211,8 @@ fn open(path: &Path) -> Result<Database> {
         )),
         other => Error::unavailable(format!("'{}' cannot be opened: {other}", path.display())),
     };
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| named(error.into()))?;
+    let database =
+        Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| named(error.into()))?;
     let transaction = database.begin_write().map_err(|error| named(error.into()))?;
     for table in TABLES {
         transaction.open_table(table).map_err(|error| named(error.into()))?;
@@ -105,24 +221,27 @@ fn open(path: &Path) -> Result<Database> {
     Ok(database)
 }
 
-fn write(database: &Database, mut batch: Batch) -> Result<()> {
+/// Writes a batch to the database, together with the number of the last journal frame that it then has.
+fn apply(database: &Database, batch: &Batch, applied: u64, durability: Durability) -> Result<()> {
     let mut transaction = database.begin_write().map_err(failed)?;
-    transaction.set_durability(Durability::Immediate).map_err(failed)?;
-    // Sorted by table, each table is opened once; the sort is stable, so later changes of a key still win.
-    batch.changes.sort_by(|a, b| redb::TableHandle::name(&a.0).cmp(redb::TableHandle::name(&b.0)));
-    let mut rest = batch.changes.as_slice();
-    while let Some((definition, ..)) = rest.first() {
-        let mut table = transaction.open_table(*definition).map_err(failed)?;
-        let name = redb::TableHandle::name(definition);
-        let len = rest.iter().take_while(|change| redb::TableHandle::name(&change.0) == name).count();
-        for (_, key, value) in &rest[..len] {
-            match value {
-                Some(value) => drop(table.insert(key.as_slice(), value.as_slice()).map_err(failed)?),
-                None => drop(table.remove(key.as_slice()).map_err(failed)?),
+    transaction.set_durability(durability).map_err(failed)?;
+    // Opening after a crash then needs no walk over the whole file.
+    transaction.set_quick_repair(matches!(durability, Durability::Immediate));
+    // By table, so that each is opened once; the sort is stable, so later changes of a key still win.
+    let mut changes: Vec<&Change> = batch.changes.iter().collect();
+    changes.sort_by_key(|change| change.table);
+    for of_table in changes.chunk_by(|a, b| a.table == b.table) {
+        let mut table = transaction.open_table(TABLES[usize::from(of_table[0].table)]).map_err(failed)?;
+        for change in of_table {
+            match &change.value {
+                Some(value) => drop(table.insert(change.key.as_slice(), value.as_slice()).map_err(failed)?),
+                None => drop(table.remove(change.key.as_slice()).map_err(failed)?),
             }
         }
-        rest = &rest[len..];
     }
+    let mut facts = transaction.open_table(FACTS).map_err(failed)?;
+    facts.insert(FACT_APPLIED, applied.to_le_bytes().as_slice()).map_err(failed)?;
+    drop(facts);
     transaction.commit().map_err(failed)
 }
 

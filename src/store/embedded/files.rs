@@ -11,7 +11,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::fs::{FallocateFlags, OFlags};
 
-use super::{blocking, space::Space};
+use super::{
+    aligned::{ALIGN, AlignedBuffer},
+    blocking,
+    space::Space,
+};
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
@@ -20,9 +24,6 @@ use crate::{
 
 /// A segment takes no more once it holds this many bytes.
 const SEGMENT_BYTES: u64 = 64 << 20;
-
-/// Alignment of everything that direct I/O writes: the largest sector size in use.
-const ALIGN: usize = 4096;
 
 /// Payload in files: segments are appended to, objects are written once.
 ///
@@ -207,30 +208,6 @@ impl Segment {
         // The next append begins on a boundary again.
         self.len = (offset + len as u64).next_multiple_of(ALIGN as u64);
         Ok(offset)
-    }
-}
-
-/// Memory that begins on a boundary, as direct I/O asks.
-#[derive(Default)]
-struct AlignedBuffer(Vec<u8>);
-
-impl AlignedBuffer {
-    /// Copies bodies together and pads them to a boundary with zeros; gives the padded bytes and the unpadded length.
-    fn gather(&mut self, bodies: &[Bytes]) -> (&[u8], usize) {
-        let len: usize = bodies.iter().map(Bytes::len).sum();
-        let padded = len.next_multiple_of(ALIGN);
-        if self.0.len() < padded + ALIGN {
-            self.0 = vec![0; (padded + ALIGN).next_power_of_two()];
-        }
-        let start = self.0.as_ptr().align_offset(ALIGN).min(ALIGN);
-        let buffer = &mut self.0[start..start + padded];
-        let mut at = 0;
-        for body in bodies {
-            buffer[at..at + body.len()].copy_from_slice(body);
-            at += body.len();
-        }
-        buffer[at..].fill(0);
-        (buffer, len)
     }
 }
 

@@ -34,13 +34,13 @@ pub struct EmbeddedMetadata {
 }
 
 impl EmbeddedMetadata {
-    pub(super) fn open(path: &Path, space: Arc<Space>) -> Result<Self> {
-        let store = Self { engine: Arc::new(Engine::open(path)?), space, writer: Arc::default() };
-        store.check_format(path)?;
+    pub(super) fn open(dir: &Path, space: Arc<Space>) -> Result<Self> {
+        let store = Self { engine: Arc::new(Engine::open(dir)?), space, writer: Arc::default() };
+        store.check_format(dir)?;
         Ok(store)
     }
 
-    fn check_format(&self, path: &Path) -> Result<()> {
+    fn check_format(&self, dir: &Path) -> Result<()> {
         let mut transaction = Transaction::begin(&self.engine)?;
         match transaction.snapshot.get(FACTS, FACT_FORMAT)? {
             None => {
@@ -51,7 +51,7 @@ impl EmbeddedMetadata {
                 FORMAT => Ok(()),
                 other => Err(Error::unavailable(format!(
                     "'{}' has format {other}, and this version reads format {FORMAT}: use the version that wrote it",
-                    path.display()
+                    dir.display()
                 ))),
             },
         }

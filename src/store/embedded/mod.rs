@@ -3,13 +3,16 @@
 //! ```text
 //! data/
 //!   LOCK             held by the one broker that runs on this directory
-//!   meta.redb        rows of metadata                      (engine.rs, tables.rs, metadata.rs)
+//!   meta.redb        rows of metadata                      (engine.rs, tables.rs, transaction.rs, metadata.rs)
+//!   journal          transactions that meta.redb may lack  (journal.rs)
 //!   segments/N       bodies of many blocks, append-only    (files.rs)
 //!   objects/N        data of one large message each
 //! ```
 
+mod aligned;
 mod engine;
 mod files;
+mod journal;
 mod metadata;
 mod space;
 mod tables;
@@ -49,7 +52,7 @@ impl Embedded {
             make_dir(&owned)?;
             let lock = lock(&owned)?;
             let space = Arc::new(space::Space::of(&owned, free_min));
-            let metadata = EmbeddedMetadata::open(&owned.join("meta.redb"), space.clone())?;
+            let metadata = EmbeddedMetadata::open(&owned, space.clone())?;
             let files = Files::open(&owned, space)?;
             Ok((lock, metadata, files))
         })

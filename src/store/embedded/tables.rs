@@ -41,6 +41,8 @@ pub(super) const TABLES: [Table; 9] =
 
 /// Fact: the format of this database.
 pub(super) const FACT_FORMAT: &[u8] = b"format";
+/// Fact: the number of the last journal frame that the database has.
+pub(super) const FACT_APPLIED: &[u8] = b"applied";
 /// Fact: the number of the next segment or object.
 pub(super) const FACT_NEXT_PAYLOAD: &[u8] = b"next_payload";
 
