@@ -24,7 +24,7 @@ pub use row::{Block, PayloadKey, Placement};
 ///
 /// Measured (docs/adr/0001-embedded-engine.md): up to about 10 KiB one sync of the engine's journal is as fast as a
 /// segment write and a row; beyond, the engine writes every byte twice and stalls while it does.
-pub const INLINE_MAX: usize = 8 * 1024;
+pub const INLINE_MAX: usize = 64 * 1024;
 
 /// Messages with more data than this become an object of their own.
 pub const OBJECT_MIN: usize = 1024 * 1024;

@@ -33,7 +33,10 @@ struct State<T> {
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    /// Wakes the writer that waits for room: a permit wakes one waiter, so nobody else may wait here.
     taken: Notify,
+    /// Wakes whoever waits for the end of the client.
+    gone: Notify,
 }
 
 impl<T> Shared<T> {
@@ -71,7 +74,7 @@ pub(super) fn outlet<T>(stall_timeout: Duration) -> (Outlet<T>, OutletStream<T>)
         reader: None,
         reader_gone: false,
     };
-    let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new() });
+    let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new(), gone: Notify::new() });
     (Outlet { shared: shared.clone(), stall_timeout }, OutletStream(shared))
 }
 
@@ -108,13 +111,11 @@ impl<T> Outlet<T> {
         wake(&mut state);
     }
 
-    /// Completes when the client is gone.
+    /// Completes when the client is gone. One caller at a time.
     pub(super) async fn closed(&self) {
         while !self.shared.lock().reader_gone {
-            self.shared.taken.notified().await;
+            self.shared.gone.notified().await;
         }
-        // One permit wakes one waiter: pass it on.
-        self.shared.taken.notify_one();
     }
 
     async fn room(&self) {
@@ -170,6 +171,7 @@ impl<T> Drop for OutletStream<T> {
         state.waiting.clear();
         drop(state);
         self.0.taken.notify_one();
+        self.0.gone.notify_one();
     }
 }
 
@@ -202,6 +204,28 @@ mod tests {
         let items: Vec<i32> = stream.map(Result::unwrap).collect().await;
         assert_eq!(items, [1, 2, 3, 4, 5]);
         writer.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_watcher_of_the_end_takes_no_wake_up_from_the_writer() {
+        let (outlet, mut stream) = outlet(Duration::from_secs(30));
+        let watcher = tokio::spawn({
+            let outlet = outlet.clone();
+            async move { outlet.closed().await }
+        });
+        tokio::task::yield_now().await;
+        let writer = tokio::spawn(async move {
+            for page in 0..100 {
+                outlet.send(vec![page], Permit::default()).await.unwrap();
+            }
+        });
+        for page in 0..100 {
+            let next = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
+            assert_eq!(next.expect("the writer was woken").unwrap().unwrap(), page);
+        }
+        writer.await.unwrap();
+        drop(stream);
+        watcher.await.unwrap();
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use crate::{
 /// Most blocks looked up at a time.
 const BLOCKS_MAX: usize = 64;
 
+/// Slices with at most this many bytes between them are read together.
+const GAP_MAX: u64 = 64 << 10;
+
 /// Body bytes held in memory at a time by one read.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -70,25 +73,29 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
     let scan = stores.metadata.blocks(subject, from, BLOCKS_MAX, BYTES_MAX).await?;
     let start = from.max(scan.floor);
     let mut page = Page { messages: Vec::new(), next: start, last: scan.last, damage: None };
-    for block in &scan.blocks {
+    let mut bodies = Bodies::default();
+    for (index, block) in scan.blocks.iter().enumerate() {
         // All of it expired: its bytes need not be fetched.
         if block.expires.is_some_and(|at| at <= now) {
             page.next = block.end();
             continue;
         }
         // A block removed since the scan cannot be read any more; that is no damage.
-        let messages = match read_block(stores, subject, block).await {
-            Ok(messages) => messages,
-            Err(damage @ Error::DataLoss(_)) if is_still_there(stores, subject, block).await? => {
-                page.damage = Some(damage);
-                return Ok(page);
-            }
-            Err(Error::DataLoss(_)) => {
-                page.next = block.end();
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let left = limit - page.messages.len();
+        let body = bodies.of(stores, &scan.blocks[index..], left).await;
+        let messages =
+            match body.map_err(|error| damaged(subject, block, error)).and_then(|b| decode(subject, block, b)) {
+                Ok(messages) => messages,
+                Err(damage @ Error::DataLoss(_)) if is_still_there(stores, subject, block).await? => {
+                    page.damage = Some(damage);
+                    return Ok(page);
+                }
+                Err(Error::DataLoss(_)) => {
+                    page.next = block.end();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
         for stored in messages {
             if stored.sequence < start {
                 continue;
@@ -113,29 +120,60 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
 /// # Errors
 /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
 pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Result<Vec<Stored>> {
-    let damaged = |problem: &str| {
-        Error::DataLoss(format!(
-            "block {} to {} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
-             'minitoolstream purge' or an ack beyond it passes it",
-            block.first,
-            block.end() - 1
-        ))
-    };
-    let (body, object) = match &block.placement {
-        Placement::Inline(body) => (body.clone(), None),
-        Placement::Slice { segment, offset, len } => {
-            let body = stores.payload.read(PayloadKey::Segment(*segment), *offset, *len).await;
-            let body = body.map_err(|error| match error {
-                Error::DataLoss(problem) => damaged(&problem),
-                other => other,
-            })?;
-            (body, None)
+    let body = Bodies::default().of(stores, std::slice::from_ref(block), 1).await;
+    decode(subject, block, body.map_err(|error| damaged(subject, block, error))?)
+}
+
+/// Bodies fetched ahead: neighbours in a segment come with one read.
+#[derive(Default)]
+struct Bodies {
+    segment: u64,
+    offset: u64,
+    bytes: Bytes,
+}
+
+impl Bodies {
+    /// The body of the first of these blocks. If it is a slice, the slices of following blocks are read along with it:
+    /// as many as lie behind it without much between, for about `limit` messages, up to [`BYTES_MAX`].
+    async fn of(&mut self, stores: &Stores, blocks: &[Block], limit: usize) -> Result<Bytes> {
+        let (segment, offset, len) = match &blocks[0].placement {
+            Placement::Inline(body) => return Ok(body.clone()),
+            Placement::Object { record, .. } => return Ok(record.clone()),
+            Placement::Slice { segment, offset, len } => (*segment, *offset, *len),
+        };
+        if let Some(body) = self.cut(segment, offset, len) {
+            return Ok(body);
         }
-        Placement::Object { object, size, sha256, part_crcs, record } => {
-            let part_crcs = part_crcs.clone();
-            (record.clone(), Some(Object { number: *object, size: *size, sha256: *sha256, part_crcs }))
+        let (mut end, mut messages) = (offset + len, 0);
+        for block in blocks {
+            let Placement::Slice { segment: of_block, offset: at, len } = block.placement else { break };
+            let is_neighbour = of_block == segment && (offset..=end + GAP_MAX).contains(&at);
+            if !is_neighbour || at + len - offset > BYTES_MAX.max(end - offset) || messages >= limit {
+                break;
+            }
+            end = end.max(at + len);
+            messages += usize::try_from(block.count).unwrap_or(usize::MAX);
         }
-    };
+        let key = PayloadKey::Segment(segment);
+        let bytes = match stores.payload.read(key, offset, end - offset).await {
+            // What is missing may be the neighbours': this block is tried alone.
+            Err(Error::DataLoss(_)) if end > offset + len => stores.payload.read(key, offset, len).await?,
+            other => other?,
+        };
+        (self.segment, self.offset, self.bytes) = (segment, offset, bytes);
+        self.cut(segment, offset, len).ok_or_else(|| Error::DataLoss(format!("{key}: fewer bytes came than asked for")))
+    }
+
+    fn cut(&self, segment: u64, offset: u64, len: u64) -> Option<Bytes> {
+        let start = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+        let end = start.checked_add(usize::try_from(len).ok()?)?;
+        (segment == self.segment && end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+}
+
+/// Verifies a body and takes its records out.
+fn decode(subject: &Subject, block: &Block, body: Bytes) -> Result<Vec<Stored>> {
+    let damaged = |problem: &str| damaged(subject, block, Error::DataLoss(problem.into()));
     if crc32fast::hash(&body) != block.crc {
         return Err(damaged("its checksum does not match"));
     }
@@ -144,8 +182,25 @@ pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Re
     if records.len() as u64 != u64::from(block.count) {
         return Err(damaged("it holds another number of records than its row says"));
     }
+    let object = match &block.placement {
+        Placement::Object { object, size, sha256, part_crcs, .. } => {
+            Some(Object { number: *object, size: *size, sha256: *sha256, part_crcs: part_crcs.clone() })
+        }
+        Placement::Inline(_) | Placement::Slice { .. } => None,
+    };
     let stored = |(record, sequence)| Stored { sequence, record, object: object.clone() };
     Ok(records.into_iter().zip(block.first..).map(stored).collect())
+}
+
+/// Names the block in an error about its bytes.
+fn damaged(subject: &Subject, block: &Block, error: Error) -> Error {
+    let Error::DataLoss(problem) = error else { return error };
+    Error::DataLoss(format!(
+        "block {} to {} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
+         'minitoolstream purge' or an ack beyond it passes it",
+        block.first,
+        block.end() - 1
+    ))
 }
 
 async fn is_still_there(stores: &Stores, subject: &Subject, block: &Block) -> Result<bool> {

@@ -7,12 +7,7 @@ use minitoolstream_client::{Connect, Fetch, NewMessage};
 use super::load::{Measured, SUBJECT, histogram, micros};
 
 /// Publishes at a steady rate and measures the time until a following reader on another connection has each message.
-pub(super) async fn end_to_end(
-    address: &str,
-    bytes: usize,
-    rate: u32,
-    duration: Duration,
-) -> anyhow::Result<Measured> {
+pub(super) async fn end_to_end(address: &str, bytes: usize, rate: u32, duration: Duration) -> anyhow::Result<Measured> {
     let reader = Connect::to(address).connect().await?;
     let publisher = Connect::to(address).connect().await?.publisher();
     let count = (duration.as_secs_f64() * f64::from(rate)) as u32;

@@ -7,19 +7,20 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use hdrhistogram::Histogram;
 use minitoolstream_client::{Client, Connect, Fetch, NewMessage, Pending, PublisherOptions};
+use tokio::sync::watch;
 
 /// The subject that loads go to.
 pub(super) const SUBJECT: &str = "bench.load";
 
-/// Messages of one fetch, and between two acks.
-const READ_STEP: u32 = 1000;
+/// Messages between two acks.
+const ACK_EVERY: u64 = 1000;
 
 /// What a load achieved.
 pub(super) struct Measured {
     pub(super) messages: u64,
     pub(super) bytes: u64,
     pub(super) elapsed: Duration,
-    /// Microseconds.
+    /// Microseconds: of each message, or of each ack where messages are read.
     latency: Histogram<u64>,
 }
 
@@ -100,25 +101,39 @@ impl Publishing {
     }
 }
 
-/// Reads everything of the load's subject with a durable consumer that acknowledges each step.
+/// Reads everything of the load's subject, with a durable consumer that acknowledges every [`ACK_EVERY`] messages while
+/// it reads on.
 pub(super) async fn read_back(address: &str, bytes_each: usize) -> anyhow::Result<Measured> {
     let client = Connect::to(address).connect().await?;
     let last = client.last_sequence(SUBJECT).await?;
-    let started = Instant::now();
-    let mut latency = histogram();
-    let mut position = 0;
-    while position < last {
-        let asked = Instant::now();
-        let mut messages = client.fetch(Fetch::durable(SUBJECT, "bench").limit(READ_STEP)).await?;
-        while let Some(message) = messages.next().await {
-            let message = message?;
-            anyhow::ensure!(message.sequence == position + 1, "message {} is missing", position + 1);
-            anyhow::ensure!(message.size() == bytes_each as u64, "message {} has another size", message.sequence);
-            position = message.sequence;
-            latency.saturating_record(micros(asked.elapsed()));
+    let everything = Fetch::durable(SUBJECT, "bench").follow().limit(u32::try_from(last)?);
+    let (done, mut to_ack) = watch::channel(0);
+    let acking = tokio::spawn({
+        let client = client.clone();
+        async move {
+            let mut latency = histogram();
+            while to_ack.changed().await.is_ok() {
+                let (sequence, asked) = (*to_ack.borrow_and_update(), Instant::now());
+                client.ack("bench", SUBJECT, sequence).await?;
+                latency.saturating_record(micros(asked.elapsed()));
+            }
+            anyhow::Ok(latency)
         }
-        client.ack("bench", SUBJECT, position).await?;
+    });
+    let started = Instant::now();
+    let mut messages = client.fetch(everything).await?;
+    let mut position = 0;
+    while let Some(message) = messages.next().await {
+        let message = message?;
+        anyhow::ensure!(message.sequence == position + 1, "message {} is missing", position + 1);
+        anyhow::ensure!(message.size() == bytes_each as u64, "message {} has another size", message.sequence);
+        position = message.sequence;
+        if position % ACK_EVERY == 0 || position == last {
+            done.send_replace(position);
+        }
     }
-    let bytes = latency.len() * bytes_each as u64;
-    Ok(Measured::new(latency, bytes, started.elapsed()))
+    drop(done);
+    let latency = acking.await??;
+    anyhow::ensure!(client.ack("bench", SUBJECT, 0).await? == last, "the last ack was not stored");
+    Ok(Measured { messages: last, bytes: last * bytes_each as u64, elapsed: started.elapsed(), latency })
 }

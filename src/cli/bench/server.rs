@@ -33,7 +33,8 @@ impl Server {
 
     /// A new broker on a fresh data directory below `dir`.
     pub(super) fn broker(dir: &Path) -> anyhow::Result<Self> {
-        let data = tempfile::Builder::new().prefix("bench-").tempdir_in(dir).context("no data directory can be made")?;
+        let data =
+            tempfile::Builder::new().prefix("bench-").tempdir_in(dir).context("no data directory can be made")?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--output", "json", "--data-dir"]).arg(data.path());
         command.envs([("SERVER_PORT", "0"), ("EGRESS_PORT", "0"), ("HTTP_PORT", "0"), ("LOG_LEVEL", "warn")]);

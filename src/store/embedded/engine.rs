@@ -211,8 +211,7 @@ fn open_database(path: &Path) -> Result<Database> {
         )),
         other => Error::unavailable(format!("'{}' cannot be opened: {other}", path.display())),
     };
-    let database =
-        Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| named(error.into()))?;
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| named(error.into()))?;
     let transaction = database.begin_write().map_err(|error| named(error.into()))?;
     for table in TABLES {
         transaction.open_table(table).map_err(|error| named(error.into()))?;
