@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     grpc::{self, Broker},
-    http::{self, Health},
+    http::{self, Health, Probe},
     metrics::Metrics,
     store::embedded::Embedded,
     types::{Clock, SystemClock},
@@ -216,12 +216,13 @@ async fn listen(config: &Config, port: u16, key: &str) -> Result<TcpListener> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn io(error: std::io::Error) -> Error {
     Error::unavailable(error.to_string())
 }
 
-fn probes(actors: &Actors) -> Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> {
-    let mut probes: Vec<(&'static str, Box<dyn Fn() -> bool + Send + Sync>)> = Vec::new();
+fn probes(actors: &Actors) -> Vec<(&'static str, Probe)> {
+    let mut probes: Vec<(&'static str, Probe)> = Vec::new();
     let (storage, reaper) = (actors.storage.clone(), actors.reaper.clone());
     probes.push((storage.name(), Box::new(move || storage.is_up())));
     probes.push((reaper.name(), Box::new(move || reaper.is_up())));

@@ -125,8 +125,15 @@ pub struct Publishers(pub Vec<Handle<Publisher>>);
 /// Drafts that were handed over, and whose results are to come.
 pub struct Submitted {
     count: usize,
-    /// For each shard asked: which drafts it got (`None`: all), and where its results will come.
-    parts: Vec<(Option<Vec<usize>>, Result<oneshot::Receiver<Results>>)>,
+    parts: Vec<Part>,
+}
+
+/// What one shard was asked to store.
+struct Part {
+    /// Which drafts; `None`: all.
+    indexes: Option<Vec<usize>>,
+    /// Where their results will come.
+    reply: Result<oneshot::Receiver<Results>>,
 }
 
 impl Publishers {
@@ -139,7 +146,10 @@ impl Publishers {
         };
         let shard = self.shard(&first.subject);
         if drafts.iter().all(|draft| draft.subject == first.subject || self.shard(&draft.subject) == shard) {
-            return Submitted { count, parts: vec![(None, self.send(request, shard, drafts, permit))] };
+            return Submitted {
+                count,
+                parts: vec![Part { indexes: None, reply: self.send(request, shard, drafts, permit) }],
+            };
         }
         let mut shards: Vec<(Vec<usize>, Vec<Draft>)> = vec![Default::default(); self.0.len()];
         for (index, draft) in drafts.into_iter().enumerate() {
@@ -148,8 +158,10 @@ impl Publishers {
             members.push(draft);
         }
         let parts = shards.into_iter().enumerate().filter(|(_, (indexes, _))| !indexes.is_empty());
-        let parts = parts
-            .map(|(shard, (indexes, members))| (Some(indexes), self.send(request, shard, members, permit.clone())));
+        let parts = parts.map(|(shard, (indexes, members))| {
+            let reply = self.send(request, shard, members, permit.clone());
+            Part { indexes: Some(indexes), reply }
+        });
         Submitted { count, parts: parts.collect() }
     }
 
@@ -180,9 +192,9 @@ impl Submitted {
     /// Waits until all drafts are durable or refused; one result for each, in order.
     pub async fn results(self) -> Results {
         let mut results = vec![Err(Error::outcome_unknown()); self.count];
-        for (indexes, sent) in self.parts {
+        for Part { indexes, reply } in self.parts {
             let count = indexes.as_ref().map_or(self.count, Vec::len);
-            let answers = match sent {
+            let answers = match reply {
                 Ok(reply) => reply.await.unwrap_or_else(|_| vec![Err(Error::outcome_unknown()); count]),
                 Err(error) => vec![Err(error); count],
             };

@@ -11,6 +11,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 
+/// From which level on other crates are heard.
+const OTHERS: &str = "warn";
+
 /// Runs the broker. Without any option it listens on loopback and keeps its data in ./data.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -99,7 +102,12 @@ fn announce(running: &app::Running, data_dir: &str, format: Format) -> anyhow::R
 }
 
 fn init_logs(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&config.log_level).with_context(|| {
+    // A bare level is the broker's own; directives are taken as they are.
+    let directives = match config.log_level.contains(['=', ',']) {
+        true => config.log_level.clone(),
+        false => format!("{OTHERS},minitoolstream={}", config.log_level),
+    };
+    let filter = EnvFilter::builder().parse(directives).with_context(|| {
         format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level)
     })?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use serde_yaml_ng::Value as Yaml;
 
+use crate::types::time;
+
 pub use settings::{Config, SETTINGS, Setting};
 pub use value::{ByteSize, LogFormat, TtlRule};
 
@@ -113,8 +115,7 @@ impl Config {
             ("shutdown.deadline", self.shutdown_deadline, Duration::from_millis(100), day),
         ];
         for (key, duration, min, max) in durations {
-            let (shown, min_shown, max_shown) =
-                (value::show_duration(duration), value::show_duration(min), value::show_duration(max));
+            let (shown, min_shown, max_shown) = (time::show(duration), time::show(min), time::show(max));
             check(
                 (min..=max).contains(&duration),
                 format!("{key}: {shown} is out of range: {min_shown} to {max_shown}"),

@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_yaml_ng::Value as Yaml;
 
-use crate::types::SubjectFilter;
+use crate::types::{SubjectFilter, time};
 
 /// A type that settings can have.
 pub(super) trait Value: Sized {
@@ -46,7 +46,7 @@ impl ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
-        match units.iter().find(|(_, shift)| self.0 != 0 && self.0 % (1 << shift) == 0) {
+        match units.iter().find(|(_, shift)| self.0 != 0 && self.0.is_multiple_of(1 << shift)) {
             Some((unit, shift)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -72,13 +72,8 @@ impl Value for Duration {
             .ok_or_else(|| expected(yaml, "a duration such as 500ms, 30s, 2m, 24h or 7d"))
     }
     fn show(&self) -> Yaml {
-        show_duration(*self).into()
+        time::show(*self).into()
     }
-}
-
-/// A duration as a setting takes it.
-pub(super) fn show_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }
 
 impl Value for bool {

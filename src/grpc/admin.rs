@@ -102,7 +102,7 @@ impl Admin {
             Some(last) if rows.len() == limit => last.subject.to_string(),
             _ => String::new(),
         };
-        Ok(ListSubjectsResponse { subjects: rows.into_iter().map(info).collect(), next_page_token })
+        Ok(ListSubjectsResponse { subjects: rows.iter().map(info).collect(), next_page_token })
     }
 
     async fn purge(&self, request: PurgeSubjectRequest) -> Result<PurgeSubjectResponse> {
@@ -124,7 +124,7 @@ impl Admin {
     }
 }
 
-fn info(row: SubjectRow) -> SubjectInfo {
+fn info(row: &SubjectRow) -> SubjectInfo {
     let millis = row.updated.0;
     SubjectInfo {
         first_sequence: row.floor,

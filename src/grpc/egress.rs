@@ -51,7 +51,7 @@ impl EgressService for Egress {
         let started = self.0.start_of(&request.subject, &request.durable_name, None).await;
         let (subject, position) = started.map_err(|error| status(&error))?;
         let next = position.max(request.start_sequence.map_or(1, |after| after.saturating_add(1)));
-        let stream = follow::notifications(&self.0, subject, next).map_err(|error| status(&error))?;
+        let stream = follow::notifications(&self.0, &subject, next).map_err(|error| status(&error))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -64,7 +64,7 @@ impl EgressService for Egress {
         let begin = self.0.start_of(&request.subject, &request.durable_name, request.start_sequence).await;
         let (subject, from) = begin.map_err(|error| status(&error))?;
         if request.follow {
-            let stream = follow::messages(&self.0, subject, from, wanted).map_err(|error| status(&error))?;
+            let stream = follow::messages(&self.0, &subject, from, wanted).map_err(|error| status(&error))?;
             return Ok(Response::new(Box::pin(stream)));
         }
         let (outlet, stream) = outlet(self.0.config.stall_timeout);

@@ -27,19 +27,19 @@ use crate::{
 /// Tells of sequences from `next` on.
 pub(super) fn notifications(
     broker: &Broker,
-    subject: Subject,
+    subject: &Subject,
     next: u64,
 ) -> Result<impl Stream<Item = Result<Notification, Status>> + use<>> {
     let (outlet, stream) = outlet(broker.config.stall_timeout);
     let feed = Notifications { broker: broker.clone(), subject: subject.clone(), outlet: outlet.clone() };
-    start(broker, &subject, next, Arc::new(feed), outlet)?;
+    start(broker, subject, next, Arc::new(feed), outlet)?;
     Ok(stream)
 }
 
 /// Sends messages from `next` on, and new ones as they are committed.
 pub(super) fn messages(
     broker: &Broker,
-    subject: Subject,
+    subject: &Subject,
     next: u64,
     wanted: Wanted,
 ) -> Result<impl Stream<Item = Result<Message, Status>> + use<>> {
@@ -50,7 +50,7 @@ pub(super) fn messages(
         wanted: Mutex::new(wanted),
         outlet: outlet.clone(),
     };
-    start(broker, &subject, next, Arc::new(feed), outlet)?;
+    start(broker, subject, next, Arc::new(feed), outlet)?;
     Ok(stream)
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use crate::admission::Permit;
+use crate::{admission::Permit, types::time};
 
 /// Pages that wait for the client, besides the one it is taking.
 const PAGES_MAX: usize = 1;
@@ -87,7 +87,7 @@ impl<T> Outlet<T> {
         if tokio::time::timeout(self.stall_timeout, self.room()).await.is_err() {
             self.end(Some(Status::resource_exhausted(format!(
                 "the stream was not read for {}: read faster, or ask for less at a time",
-                humantime::format_duration(self.stall_timeout)
+                time::show(self.stall_timeout)
             ))));
             let mut state = self.shared.lock();
             state.current = Vec::new().into_iter();

@@ -7,7 +7,7 @@ use minitoolstream_proto::PublishRequest;
 use crate::{
     config::Config,
     error::{Error, Result, Violation},
-    types::{Draft, Headers, MessageId, Subject, Timestamp},
+    types::{Draft, Headers, MessageId, Subject, Timestamp, time},
 };
 
 /// Header names with this prefix are the broker's.
@@ -99,14 +99,14 @@ fn check_headers(headers: &HashMap<String, String>, config: &Config, violations:
 
 fn requested_ttl(ttl: prost_types::Duration, config: &Config) -> Result<Duration> {
     let refuse = |given: String| {
-        let max = humantime::format_duration(config.ttl_max);
+        let max = time::show(config.ttl_max);
         Err(Error::invalid("ttl", format!("of {given} is out of range: 1ms to {max}")))
     };
     let Ok(duration) = Duration::try_from(ttl) else {
         return refuse(format!("{}s", ttl.seconds));
     };
     if duration < Duration::from_millis(1) || duration > config.ttl_max {
-        return refuse(humantime::format_duration(duration).to_string());
+        return refuse(time::show(duration));
     }
     Ok(duration)
 }

@@ -17,7 +17,7 @@ const BEAT_MAX: Duration = Duration::from_secs(10);
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tells whether an actor is up.
-type Probe = Box<dyn Fn() -> bool + Send + Sync>;
+pub type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What liveness and readiness are made of.
 pub struct Health {

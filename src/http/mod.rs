@@ -3,5 +3,5 @@
 mod health;
 mod server;
 
-pub use health::Health;
+pub use health::{Health, Probe};
 pub use server::serve;

@@ -34,7 +34,6 @@ impl SubjectFilter {
         let mut tokens = subject.as_str().split('.');
         for pattern in self.0.split('.') {
             match (pattern, tokens.next()) {
-                (_, None) => return false,
                 (">", Some(_)) => return true,
                 ("*", Some(_)) => {}
                 (literal, Some(token)) if literal == token => {}

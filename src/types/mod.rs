@@ -4,7 +4,7 @@ mod draft;
 mod filter;
 mod name;
 mod subject;
-mod time;
+pub mod time;
 
 pub use draft::{Draft, Headers, Published, RequestId};
 pub use filter::SubjectFilter;

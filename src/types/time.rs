@@ -1,3 +1,5 @@
+//! Moments, and clocks to read them from.
+
 use std::{
     fmt,
     sync::Mutex,
@@ -25,6 +27,16 @@ impl Timestamp {
 impl fmt::Debug for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}ms", self.0)
+    }
+}
+
+/// A duration as people write it and settings take it: in the largest unit that needs no fraction.
+pub fn show(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    match units.iter().find(|(_, unit)| millis != 0 && millis.is_multiple_of(*unit)) {
+        Some((name, unit)) => format!("{}{name}", millis / unit),
+        None => format!("{millis}ms"),
     }
 }
 
@@ -112,6 +124,13 @@ mod tests {
         }
         fn elapsed(&self) -> Duration {
             Duration::from_millis(self.0.lock().unwrap().1)
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        for text in ["0ms", "1ms", "1500ms", "30s", "90s", "2m", "24d", "25h", "365d"] {
+            assert_eq!(show(humantime::parse_duration(text).unwrap()), text);
         }
     }
 

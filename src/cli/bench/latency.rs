@@ -10,7 +10,7 @@ use super::load::{Measured, SUBJECT, histogram, micros};
 pub(super) async fn end_to_end(address: &str, bytes: usize, rate: u32, duration: Duration) -> anyhow::Result<Measured> {
     let reader = Connect::to(address).connect().await?;
     let publisher = Connect::to(address).connect().await?.publisher();
-    let count = (duration.as_secs_f64() * f64::from(rate)) as u32;
+    let count = rate.saturating_mul(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1));
     let mut messages = reader.fetch(Fetch::from_sequence(SUBJECT, 1).follow().limit(count)).await?;
     let started = Instant::now();
     let reading = tokio::spawn(async move {

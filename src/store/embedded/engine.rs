@@ -98,11 +98,11 @@ const CHANGE_PREFIX: usize = 9;
 /// An open database that heals: after a failed write it is opened anew, and the journal tells what had been committed.
 pub(super) struct Engine {
     dir: PathBuf,
-    open: RwLock<Option<Arc<Open>>>,
+    open: RwLock<Option<Arc<Journaled>>>,
 }
 
 /// A database and the journal in front of it.
-struct Open {
+struct Journaled {
     database: Database,
     journal: Mutex<Journal>,
 }
@@ -110,7 +110,7 @@ struct Open {
 impl Engine {
     /// Opens or creates the database `meta.redb` and its journal in a directory.
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        let open = Open::open(dir)?;
+        let open = Journaled::open(dir)?;
         Ok(Self { dir: dir.into(), open: RwLock::new(Some(Arc::new(open))) })
     }
 
@@ -122,12 +122,12 @@ impl Engine {
 
     /// Makes a batch durable and visible. After an error the outcome is unknown until the database has been opened anew,
     /// which the next call does.
-    pub(super) fn commit(&self, batch: Batch) -> Result<()> {
+    pub(super) fn commit(&self, batch: &Batch) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let open = self.current()?;
-        let result = open.commit(&batch);
+        let result = open.commit(batch);
         drop(open);
         if result.is_err() {
             self.forget();
@@ -135,14 +135,14 @@ impl Engine {
         result
     }
 
-    fn current(&self) -> Result<Arc<Open>> {
+    fn current(&self) -> Result<Arc<Journaled>> {
         if let Some(open) = self.open.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             return Ok(open.clone());
         }
         let mut slot = self.open.write().unwrap_or_else(PoisonError::into_inner);
         match slot.as_ref() {
             Some(open) => Ok(open.clone()),
-            None => Ok(slot.insert(Arc::new(Open::open(&self.dir)?)).clone()),
+            None => Ok(slot.insert(Arc::new(Journaled::open(&self.dir)?)).clone()),
         }
     }
 
@@ -151,7 +151,7 @@ impl Engine {
     }
 }
 
-impl Open {
+impl Journaled {
     fn open(dir: &Path) -> Result<Self> {
         let database = open_database(&dir.join("meta.redb"))?;
         let transaction = database.begin_read().map_err(failed)?;
@@ -185,7 +185,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for Journaled {
     /// Leaves nothing to replay behind; if that fails, the journal still has it.
     fn drop(&mut self) {
         let journal = self.journal.get_mut().unwrap_or_else(PoisonError::into_inner);

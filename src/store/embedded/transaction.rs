@@ -39,7 +39,7 @@ impl Transaction {
         for (number, row) in &self.payloads {
             self.batch.put(PAYLOADS, number.to_be_bytes(), tables::payload_value(row));
         }
-        engine.commit(self.batch)
+        engine.commit(&self.batch)
     }
 
     /// The books of a subject, to be changed.
