@@ -3,11 +3,11 @@
 //! Resident memory of a broker is bounded by
 //!
 //! ```text
-//! base (40 MiB: code, engine cache 16 MiB, threads)
-//!   + 3 x limits.inflight_bytes              a message as received, as a block, and as it is written
-//!   + 2 x limits.read_bytes                  a page as read and as encoded
-//!   + limits.connections x 512 KiB           HTTP/2 windows and buffers of connections that are in use
-//!   + limits.subscriptions x 8 KiB
+//!     64 MiB                              code, caches of the stores (16 MiB), threads, heaps
+//!   + 4 x limits.inflight_bytes           a message as received, as a block, as it is written, and heap around it
+//!   + 4 x limits.read_bytes               a page as read and as encoded, and heap around it
+//!   + 1 MiB x connections in use          HTTP/2 windows and buffers
+//!   + 8 KiB x live subscriptions
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -15,86 +15,102 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    config::{ByteSize, Config},
+    config::Config,
     error::{Error, Result},
 };
 
 /// How long a request waits for a permit before it is refused.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a read waits: other clients take what was read for them, or are dropped.
+const READ_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What refused callers are told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// Bytes and requests under way, of the broker or of one connection.
+/// So much of something, for all who share it.
 #[derive(Clone, Debug)]
 struct Quota {
-    whose: &'static str,
-    bytes: Arc<Semaphore>,
-    bytes_max: usize,
-    requests: Arc<Semaphore>,
-    requests_max: usize,
+    /// The setting that limits it.
+    what: &'static str,
+    permits: Arc<Semaphore>,
+    max: usize,
+}
+
+/// Bytes and messages accepted and not yet stored.
+#[derive(Clone, Debug)]
+struct InFlight {
+    bytes: Quota,
+    requests: Quota,
 }
 
 /// The right to have some bytes and requests under way; given back when the last clone is dropped.
 #[derive(Clone, Debug, Default)]
-pub struct Permit(#[expect(dead_code, reason = "held for its drop")] Option<Arc<[OwnedSemaphorePermit]>>);
+pub struct Permit(Vec<Arc<OwnedSemaphorePermit>>);
 
-impl From<Vec<OwnedSemaphorePermit>> for Permit {
-    fn from(permits: Vec<OwnedSemaphorePermit>) -> Self {
-        Self(Some(permits.into()))
+impl Permit {
+    /// Gives back all but `count` of what one quota gave.
+    pub fn shrink_to(&mut self, count: usize) {
+        for permit in self.0.iter_mut().filter_map(Arc::get_mut) {
+            drop(permit.split(permit.num_permits().saturating_sub(count)));
+        }
+    }
+
+    /// Both rights in one.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
     }
 }
 
 /// The limits of the whole broker.
 #[derive(Clone, Debug)]
 pub struct Admission {
-    total: Quota,
-    connection_bytes: ByteSize,
+    total: InFlight,
+    connection_bytes: usize,
     connection_requests: usize,
-    reads: Arc<Semaphore>,
-    reads_max: usize,
-    subscriptions: Arc<Semaphore>,
-    subscriptions_max: usize,
+    reads: Quota,
+    subscriptions: Quota,
 }
 
 /// The limits that one connection adds to the broker's.
 #[derive(Clone, Debug)]
 pub struct ConnectionAdmission {
-    total: Quota,
-    own: Quota,
+    total: InFlight,
+    own: InFlight,
 }
 
 impl Admission {
     /// The limits of a configuration.
     pub fn new(config: &Config) -> Self {
-        let reads_max = config.read_bytes.as_usize();
         Self {
-            total: Quota::new("the broker", config.inflight_bytes, config.inflight_requests),
-            connection_bytes: config.connection_inflight_bytes,
+            total: InFlight {
+                bytes: Quota::new("limits.inflight_bytes", config.inflight_bytes.as_usize()),
+                requests: Quota::new("limits.inflight_requests", config.inflight_requests),
+            },
+            connection_bytes: config.connection_inflight_bytes.as_usize(),
             connection_requests: config.connection_inflight_requests,
-            reads: Arc::new(Semaphore::new(reads_max)),
-            reads_max,
-            subscriptions: Arc::new(Semaphore::new(config.subscriptions)),
-            subscriptions_max: config.subscriptions,
+            reads: Quota::new("limits.read_bytes", config.read_bytes.as_usize()),
+            subscriptions: Quota::new("limits.subscriptions", config.subscriptions),
         }
     }
 
     /// The limits of a new connection.
     pub fn connection(&self) -> ConnectionAdmission {
-        let own = Quota::new("this connection", self.connection_bytes, self.connection_requests);
+        let own = InFlight {
+            bytes: Quota::new("limits.connection_inflight_bytes", self.connection_bytes),
+            requests: Quota::new("limits.connection_inflight_requests", self.connection_requests),
+        };
         ConnectionAdmission { total: self.total.clone(), own }
     }
 
-    /// Waits for room to read a page of at most `bytes`.
+    /// Waits for room to read `bytes`.
     ///
     /// # Errors
     /// [`Error::Exhausted`] if other clients leave what was read for them untaken for too long.
     pub async fn read(&self, bytes: usize) -> Result<Permit> {
-        let permits = u32::try_from(bytes.min(self.reads_max)).unwrap_or(u32::MAX);
-        match tokio::time::timeout(PATIENCE * 10, self.reads.clone().acquire_many_owned(permits)).await {
-            Ok(Ok(permit)) => Ok(vec![permit].into()),
-            _ => Err(exhausted("limits.read_bytes", "the broker", self.reads_max)),
-        }
+        self.reads.take(bytes, READ_PATIENCE).await
     }
 
     /// Takes one of the live subscriptions.
@@ -102,53 +118,65 @@ impl Admission {
     /// # Errors
     /// [`Error::Exhausted`] if all are taken.
     pub fn subscription(&self) -> Result<Permit> {
-        match self.subscriptions.clone().try_acquire_owned() {
-            Ok(permit) => Ok(vec![permit].into()),
-            Err(_) => Err(exhausted("limits.subscriptions", "the broker", self.subscriptions_max)),
-        }
+        self.subscriptions.try_take(1).ok_or_else(|| self.subscriptions.exhausted())
     }
 }
 
 impl ConnectionAdmission {
-    /// Waits a while for room for `requests` messages with `bytes` of data in all.
+    /// Room for a frame of `bytes`, if there is some now.
+    pub fn try_bytes(&self, bytes: usize) -> Option<Permit> {
+        let own = self.own.bytes.try_take(bytes)?;
+        Some(own.and(self.total.bytes.try_take(bytes)?))
+    }
+
+    /// Waits up to `patience` for room for a frame of `bytes`.
     ///
     /// # Errors
     /// [`Error::Exhausted`] if there is none in time.
-    pub async fn publish(&self, bytes: usize, requests: usize) -> Result<Permit> {
-        let mut permits = Vec::with_capacity(4);
-        for quota in [&self.own, &self.total] {
-            quota.take(bytes, requests, &mut permits).await?;
-        }
-        Ok(permits.into())
+    pub async fn bytes(&self, bytes: usize, patience: Duration) -> Result<Permit> {
+        let own = self.own.bytes.take(bytes, patience).await?;
+        Ok(own.and(self.total.bytes.take(bytes, patience).await?))
+    }
+
+    /// Waits a while for room for `requests` messages.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] if there is none in time.
+    pub async fn requests(&self, requests: usize) -> Result<Permit> {
+        let own = self.own.requests.take(requests, PATIENCE).await?;
+        Ok(own.and(self.total.requests.take(requests, PATIENCE).await?))
     }
 }
 
 impl Quota {
-    fn new(whose: &'static str, bytes: ByteSize, requests_max: usize) -> Self {
-        let bytes_max = bytes.as_usize().min(u32::MAX as usize);
-        let (bytes, requests) = (Arc::new(Semaphore::new(bytes_max)), Arc::new(Semaphore::new(requests_max)));
-        Self { whose, bytes, bytes_max, requests, requests_max }
+    fn new(what: &'static str, max: usize) -> Self {
+        let max = max.min(u32::MAX as usize);
+        Self { what, permits: Arc::new(Semaphore::new(max)), max }
     }
 
-    async fn take(&self, bytes: usize, requests: usize, permits: &mut Vec<OwnedSemaphorePermit>) -> Result<()> {
-        let kinds =
-            [(&self.requests, requests, self.requests_max, "messages"), (&self.bytes, bytes, self.bytes_max, "bytes")];
-        for (semaphore, wanted, max, what) in kinds {
-            // A frame larger than the whole quota passes alone.
-            let wanted = u32::try_from(wanted.min(max)).unwrap_or(u32::MAX);
-            permits.push(match semaphore.clone().try_acquire_many_owned(wanted) {
-                Ok(permit) => permit,
-                Err(_) => match tokio::time::timeout(PATIENCE, semaphore.clone().acquire_many_owned(wanted)).await {
-                    Ok(Ok(permit)) => permit,
-                    _ => return Err(exhausted(&format!("in-flight {what}"), self.whose, max)),
-                },
-            });
+    /// More than the whole quota passes alone.
+    fn count(&self, wanted: usize) -> u32 {
+        u32::try_from(wanted.min(self.max)).unwrap_or(u32::MAX)
+    }
+
+    fn try_take(&self, wanted: usize) -> Option<Permit> {
+        let permit = self.permits.clone().try_acquire_many_owned(self.count(wanted)).ok()?;
+        Some(Permit(vec![Arc::new(permit)]))
+    }
+
+    async fn take(&self, wanted: usize, patience: Duration) -> Result<Permit> {
+        if let Some(permit) = self.try_take(wanted) {
+            return Ok(permit);
         }
-        Ok(())
+        match tokio::time::timeout(patience, self.permits.clone().acquire_many_owned(self.count(wanted))).await {
+            Ok(Ok(permit)) => Ok(Permit(vec![Arc::new(permit)])),
+            _ => Err(self.exhausted()),
+        }
     }
-}
 
-fn exhausted(limit: &str, whose: &str, max: usize) -> Error {
-    let what = format!("{limit} of {whose} are used up ({max}): wait and repeat, or send less at a time");
-    Error::Exhausted { what, retry_after: RETRY_AFTER }
+    fn exhausted(&self) -> Error {
+        let what =
+            format!("{} is used up ({}): wait and repeat, or have less under way at a time", self.what, self.max);
+        Error::Exhausted { what, retry_after: RETRY_AFTER }
+    }
 }

@@ -81,15 +81,15 @@ settings! {
     /// Most messages of one PublishBatch or one frame of a PublishStream, and of one Fetch.
     batch_max: usize, "limits.batch_max", "LIMITS_BATCH_MAX", "10000";
     /// Bytes accepted and not yet stored, over all connections.
-    inflight_bytes: ByteSize, "limits.inflight_bytes", "LIMITS_INFLIGHT_BYTES", "32MiB";
+    inflight_bytes: ByteSize, "limits.inflight_bytes", "LIMITS_INFLIGHT_BYTES", "16MiB";
     /// Messages accepted and not yet stored, over all connections.
     inflight_requests: usize, "limits.inflight_requests", "LIMITS_INFLIGHT_REQUESTS", "100000";
     /// Bytes accepted and not yet stored, of one connection.
-    connection_inflight_bytes: ByteSize, "limits.connection_inflight_bytes", "LIMITS_CONNECTION_INFLIGHT_BYTES", "16MiB";
+    connection_inflight_bytes: ByteSize, "limits.connection_inflight_bytes", "LIMITS_CONNECTION_INFLIGHT_BYTES", "12MiB";
     /// Messages accepted and not yet stored, of one connection.
     connection_inflight_requests: usize, "limits.connection_inflight_requests", "LIMITS_CONNECTION_INFLIGHT_REQUESTS", "20000";
     /// Bytes read for clients and not yet taken by them, over all connections.
-    read_bytes: ByteSize, "limits.read_bytes", "LIMITS_READ_BYTES", "32MiB";
+    read_bytes: ByteSize, "limits.read_bytes", "LIMITS_READ_BYTES", "16MiB";
     /// Most connections at a time; more wait to be accepted.
     connections: usize, "limits.connections", "LIMITS_CONNECTIONS", "1024";
     /// Most concurrent calls and streams of one connection.

@@ -32,6 +32,9 @@ pub(super) const PAGE_MESSAGES: usize = 4096;
 /// Room that a page may take in memory, besides one large message.
 const PAGE_BYTES: usize = 2 << 20;
 
+/// What a message takes in memory besides its data, about.
+const MESSAGE_OVERHEAD: usize = 256;
+
 /// Consuming over gRPC.
 #[derive(Clone)]
 pub(super) struct Egress(pub(super) Broker);
@@ -160,13 +163,27 @@ impl Fetch {
         if let (Some(damage), true) = (damage, found.is_empty()) {
             return Err(damage);
         }
-        let mut bytes = 0;
+        let (mut bytes, mut next, mut more, mut permit) = (0, next, more, permit);
         let mut messages = Vec::with_capacity(found.len());
         for stored in found {
+            if let Some(object) =
+                stored.object.as_ref().filter(|object| object.size <= self.wanted.message_bytes as u64)
+            {
+                // One large message is a page of its own, with a permit for all of it.
+                if !messages.is_empty() {
+                    (next, more) = (stored.sequence, true);
+                    break;
+                }
+                let size = usize::try_from(object.size).unwrap_or(usize::MAX);
+                drop(std::mem::take(&mut permit));
+                permit = broker.admission.read(size).await?;
+            }
             let message = broker.to_wire(subject, stored, self.wanted.message_bytes).await?;
             bytes += message.data.len();
             messages.push(message);
         }
+        // Taken for a whole page before it was known how little there is.
+        permit.shrink_to(bytes + messages.len() * MESSAGE_OVERHEAD);
         self.next = next;
         self.wanted.messages -= messages.len();
         broker.metrics.messages(Service::Egress, subject, "ok", messages.len() as u64);

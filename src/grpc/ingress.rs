@@ -10,13 +10,14 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     Broker,
     connection::ConnectionInfo,
+    inflow::Permits,
     publish_stream,
     status::{label, publish_error, status},
     validate,
 };
 use crate::{
     actors::publisher::{Results, Submitted},
-    admission::ConnectionAdmission,
+    admission::{ConnectionAdmission, Permit},
     error::{Error, Result},
     metrics::Service,
     types::{Draft, Published, RequestId, Subject},
@@ -31,8 +32,8 @@ impl IngressService for Ingress {
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let started = Instant::now();
-        let (limits, id) = (limits(&request)?, name_request(&request));
-        let result = self.0.submit(id, vec![request.into_inner()], &limits).await.results().await.pop();
+        let (limits, id, permit) = (limits(&request)?, name_request(&request), permits(&request).next());
+        let result = self.0.submit(id, vec![request.into_inner()], &limits, permit).await.results().await.pop();
         self.0.metrics.latency(Service::Ingress, "publish", started.elapsed());
         match result.unwrap_or_else(|| Err(Error::outcome_unknown())) {
             Ok(published) => Ok(Response::new(PublishResponse {
@@ -51,10 +52,10 @@ impl IngressService for Ingress {
         request: Request<PublishBatchRequest>,
     ) -> Result<Response<PublishBatchResponse>, Status> {
         let started = Instant::now();
-        let (limits, id) = (limits(&request)?, name_request(&request));
+        let (limits, id, permit) = (limits(&request)?, name_request(&request), permits(&request).next());
         let messages = request.into_inner().messages;
         validate::batch_len("messages", messages.len(), &self.0.config).map_err(|error| status(&error))?;
-        let results = self.0.submit(id, messages, &limits).await.results().await;
+        let results = self.0.submit(id, messages, &limits, permit).await.results().await;
         let results = results.into_iter().map(wire_result).collect();
         self.0.metrics.latency(Service::Ingress, "publish_batch", started.elapsed());
         Ok(Response::new(PublishBatchResponse { results }))
@@ -66,8 +67,8 @@ impl IngressService for Ingress {
         &self,
         request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let limits = limits(&request)?;
-        let acks = publish_stream::serve(self.0.clone(), limits, request.into_inner());
+        let (limits, permits) = (limits(&request)?, permits(&request));
+        let acks = publish_stream::serve(self.0.clone(), limits, permits, request.into_inner());
         Ok(Response::new(Box::pin(acks)))
     }
 }
@@ -83,13 +84,14 @@ pub(super) struct InFlight {
 }
 
 impl Broker {
-    /// Validates messages, waits for permits, and hands the messages over. Calls awaited one after another store in
+    /// Validates messages, waits for permits (that for their bytes is there already), and hands the messages over. Calls awaited one after another store in
     /// their order.
     pub(super) async fn submit(
         &self,
         request: RequestId,
         messages: Vec<PublishRequest>,
         limits: &ConnectionAdmission,
+        bytes_permit: Permit,
     ) -> InFlight {
         let now = self.clock.now();
         let mut drafts: Vec<Draft> = Vec::with_capacity(messages.len());
@@ -105,7 +107,7 @@ impl Broker {
         let runs = runs(&drafts);
         let permit = match self.draining.is_cancelled() {
             true => Err(Error::draining()),
-            false => limits.publish(bytes, drafts.len()).await,
+            false => limits.requests(drafts.len()).await.map(|permit| permit.and(bytes_permit)),
         };
         let submitted = permit.map(|permit| self.publishers.submit(request, drafts, permit));
         InFlight { broker: self.clone(), bytes: bytes as u64, runs, refused, submitted }
@@ -171,6 +173,11 @@ fn wire_result(result: Result<Published>) -> PublishResult {
         Ok(published) => PublishResult { sequence: published.sequence, duplicate: published.duplicate, error: None },
         Err(error) => PublishResult { error: Some(publish_error(&error)), ..Default::default() },
     }
+}
+
+/// The permits of the messages in the request's body.
+fn permits<T>(request: &Request<T>) -> Permits {
+    request.extensions().get::<Permits>().cloned().unwrap_or_default()
 }
 
 /// The limits of the connection that a request came through.

@@ -4,12 +4,12 @@ mod admin;
 mod connection;
 mod egress;
 mod follow;
+mod inflow;
 mod ingress;
 mod outlet;
 mod publish_stream;
 pub mod server;
 mod status;
-mod too_large;
 mod validate;
 
 use std::sync::Arc;

@@ -14,8 +14,9 @@ use tonic::{Status, Streaming};
 
 use super::{
     Broker,
+    inflow::Permits,
     status::{publish_error, status},
-    too_large, validate,
+    validate,
 };
 use crate::{
     actors::publisher::Results,
@@ -35,12 +36,13 @@ const RESPONSES_MAX: usize = 64;
 pub(super) fn serve(
     broker: Broker,
     limits: ConnectionAdmission,
+    permits: Permits,
     frames: Streaming<PublishStreamRequest>,
 ) -> impl Stream<Item = Result<PublishStreamResponse, Status>> {
     let (acks, responses) = mpsc::channel(RESPONSES_MAX);
     tokio::spawn(async move {
         let stall_timeout = broker.config.stall_timeout;
-        if let Err(status) = pump(&broker, &limits, frames, &acks).await {
+        if let Err(status) = pump(&broker, &limits, &permits, frames, &acks).await {
             // The client may be gone, or not read: then nobody hears the reason.
             let _ = tokio::time::timeout(stall_timeout, acks.send(Err(status))).await;
         }
@@ -51,6 +53,7 @@ pub(super) fn serve(
 async fn pump(
     broker: &Broker,
     limits: &ConnectionAdmission,
+    permits: &Permits,
     mut frames: Streaming<PublishStreamRequest>,
     acks: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
 ) -> Result<(), Status> {
@@ -62,12 +65,12 @@ async fn pump(
                 open = false;
                 draining = true;
             }
-            frame = frames.message(), if open && in_flight.len() < FRAMES_MAX => match frame.map_err(too_large::renamed)? {
+            frame = frames.message(), if open && in_flight.len() < FRAMES_MAX => match frame? {
                 Some(frame) => {
                     validate::batch_len("messages", frame.messages.len(), &broker.config)
                         .map_err(|error| status(&error))?;
                     let started = Instant::now();
-                    let submitted = broker.submit(RequestId::next(), frame.messages, limits).await;
+                    let submitted = broker.submit(RequestId::next(), frame.messages, limits, permits.next()).await;
                     in_flight.push(async move { (frame.first_id, started, submitted.results().await) });
                 }
                 None => open = false,

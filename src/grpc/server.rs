@@ -9,13 +9,13 @@ use minitoolstream_proto::{
 use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
-use tower::util::MapResponseLayer;
+use tower::util::MapRequestLayer;
 
-use super::{Broker, admin::Admin, connection::accept, egress::Egress, ingress::Ingress, too_large};
+use super::{Broker, admin::Admin, connection::accept, egress::Egress, inflow::Watch, ingress::Ingress};
 
-/// HTTP/2 window of a stream and of a connection: measured, 4 times the default throughput for large messages.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// HTTP/2 windows: what a client may send before it is read, of a stream and of a connection.
+const STREAM_WINDOW: u32 = 512 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 
 /// Room for the fields of a message besides its data, and of a frame beside its messages.
 const FRAMING: usize = 1 << 20;
@@ -35,6 +35,7 @@ pub async fn serve(
     slots: Arc<Semaphore>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let decode_max = broker.config.message_max.as_usize().saturating_add(FRAMING);
+    let watch = Watch { message_max: decode_max, stall_timeout: broker.config.stall_timeout };
     let streams = u32::try_from(broker.config.streams_per_connection).unwrap_or(u32::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
     announce(&health).await;
@@ -57,8 +58,8 @@ pub async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(MapResponseLayer::new(too_large::rename_response))
-        .add_service(IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(decode_max))
+        .layer(MapRequestLayer::new(move |request| watch.body(request)))
+        .add_service(IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(usize::MAX))
         .add_service(EgressServiceServer::new(Egress(broker.clone())).max_encoding_message_size(usize::MAX))
         .add_service(AdminServiceServer::new(Admin(broker.clone())))
         .add_service(health_service)

@@ -220,23 +220,30 @@ impl Object {
     /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
     pub async fn read_part(&self, stores: &Stores, index: usize) -> Result<Bytes> {
         let offset = (index * OBJECT_PART) as u64;
-        let key = PayloadKey::Object(self.number);
-        let bytes = stores.payload.read(key, offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
-        if self.part_crcs.get(index) != Some(&crc32fast::hash(&bytes)) {
-            return Err(Error::DataLoss(format!("{key} is damaged: the checksum of part {index} does not match")));
-        }
+        let bytes = stores.payload.read(self.key(), offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
+        self.verify(index, &bytes)?;
         Ok(bytes)
     }
 
-    /// Reads all of it: for messages that fit the reader's limit.
+    /// Reads all of it into one piece of memory: for messages that fit the reader's limit.
     ///
     /// # Errors
     /// As for [`read_part`](Self::read_part).
     pub async fn read_all(&self, stores: &Stores) -> Result<Bytes> {
-        let mut data = bytes::BytesMut::with_capacity(usize::try_from(self.size).unwrap_or(0));
-        for part in 0..self.parts() {
-            data.extend_from_slice(&self.read_part(stores, part).await?);
+        let bytes = stores.payload.read(self.key(), 0, self.size).await?;
+        bytes.chunks(OBJECT_PART).enumerate().try_for_each(|(index, part)| self.verify(index, part))?;
+        Ok(bytes)
+    }
+
+    fn verify(&self, index: usize, part: &[u8]) -> Result<()> {
+        if self.part_crcs.get(index) != Some(&crc32fast::hash(part)) {
+            let key = self.key();
+            return Err(Error::DataLoss(format!("{key} is damaged: the checksum of part {index} does not match")));
         }
-        Ok(data.freeze())
+        Ok(())
+    }
+
+    fn key(&self) -> PayloadKey {
+        PayloadKey::Object(self.number)
     }
 }

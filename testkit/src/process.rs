@@ -65,6 +65,13 @@ impl Process {
         self.child.id()
     }
 
+    /// The most resident memory that it ever had, in MiB.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+    }
+
     /// One of its addresses: `ingress`, `egress` or `http`.
     pub fn address(&self, key: &str) -> String {
         self.ready[key].as_str().unwrap().to_owned()

@@ -1,5 +1,4 @@
 //! P3: what publish accepted, every consumer can receive.
-#![allow(clippy::unwrap_used)]
 
 use futures_util::StreamExt;
 use minitoolstream_client::{Fetch, NewMessage};

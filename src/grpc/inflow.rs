@@ -1,0 +1,182 @@
+//! Takes permits for the bytes of requests before the bytes are read (P6).
+//!
+//! Every gRPC message begins with its length. The body of a publishing call is watched here: a message is let through
+//! once its bytes are permitted, and HTTP/2 flow control keeps the client waiting meanwhile. The permits queue up beside
+//! the body, one for each message, for the handler to take.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::future::BoxFuture;
+use http::Request;
+use http_body::{Body as _, Frame};
+use tokio::time::{Instant, Sleep};
+use tonic::{Status, body::Body};
+
+use super::{connection::ConnectionInfo, status::status};
+use crate::{
+    admission::{ConnectionAdmission, PATIENCE, Permit},
+    error::{Error, Result},
+    types::time,
+};
+
+/// Compression flag and length.
+const PREFIX: usize = 5;
+
+/// The permits of messages that were let through, in their order.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Permits(Arc<Mutex<VecDeque<Permit>>>);
+
+impl Permits {
+    /// The permit of the next message; call it once for each.
+    pub(super) fn next(&self) -> Permit {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front().unwrap_or_default()
+    }
+}
+
+/// Watches the bodies of publishing calls.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    /// Largest message, in bytes as encoded.
+    pub(super) message_max: usize,
+    /// How long a message may take to arrive once it is permitted, and a frame of a stream to be permitted.
+    pub(super) stall_timeout: Duration,
+}
+
+impl Watch {
+    pub(super) fn body(self, request: Request<Body>) -> Request<Body> {
+        if !request.uri().path().starts_with("/minitoolstream.IngressService/") {
+            return request;
+        }
+        let Some(info) = request.extensions().get::<ConnectionInfo>() else { return request };
+        let is_stream = request.uri().path().ends_with("/PublishStream");
+        let permits = Permits::default();
+        let watched = Watched {
+            watch: self,
+            limits: info.admission.clone(),
+            patience: if is_stream { self.stall_timeout } else { PATIENCE },
+            permits: permits.clone(),
+            unread: Bytes::new(),
+            prefix: [0; PREFIX],
+            prefix_len: 0,
+            left: 0,
+            waiting: None,
+            stalled: Box::pin(tokio::time::sleep(self.stall_timeout)),
+            inner: Body::empty(),
+        };
+        let (mut parts, inner) = request.into_parts();
+        parts.extensions.insert(permits);
+        Request::from_parts(parts, Body::new(Watched { inner, ..watched }))
+    }
+}
+
+struct Watched {
+    watch: Watch,
+    limits: ConnectionAdmission,
+    patience: Duration,
+    permits: Permits,
+    /// Arrived, and not looked at yet.
+    unread: Bytes,
+    /// The prefix of the next message, as far as it arrived.
+    prefix: [u8; PREFIX],
+    prefix_len: usize,
+    /// Bytes of the present message still to come.
+    left: usize,
+    /// The permit that the next message waits for.
+    waiting: Option<BoxFuture<'static, Result<Permit>>>,
+    stalled: Pin<Box<Sleep>>,
+    inner: Body,
+}
+
+impl Watched {
+    /// Takes what may pass from the unread bytes; `None` if more must arrive or be permitted first.
+    fn pass(&mut self) -> Result<Option<Bytes>> {
+        if self.left > 0 {
+            let passing = self.unread.split_to(self.left.min(self.unread.len()));
+            self.left -= passing.len();
+            return Ok((!passing.is_empty()).then_some(passing));
+        }
+        let missing = (PREFIX - self.prefix_len).min(self.unread.len());
+        self.unread.copy_to_slice(&mut self.prefix[self.prefix_len..self.prefix_len + missing]);
+        self.prefix_len += missing;
+        if self.prefix_len < PREFIX {
+            return Ok(None);
+        }
+        let len = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        if len > self.watch.message_max {
+            let problem = format!("has {len} bytes: at most {} are allowed in one piece", self.watch.message_max);
+            return Err(Error::invalid("message", problem));
+        }
+        match self.limits.try_bytes(len) {
+            Some(permit) => Ok(Some(self.permitted(permit))),
+            None => {
+                let (limits, patience) = (self.limits.clone(), self.patience);
+                self.waiting = Some(Box::pin(async move { limits.bytes(len, patience).await }));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets the waiting prefix through.
+    fn permitted(&mut self, permit: Permit) -> Bytes {
+        self.permits.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(permit);
+        self.left = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]) as usize;
+        self.prefix_len = 0;
+        let deadline = Instant::now() + self.watch.stall_timeout;
+        self.stalled.as_mut().reset(deadline);
+        Bytes::copy_from_slice(&self.prefix)
+    }
+
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if let Some(waiting) = &mut self.waiting {
+                let permit = ready!(waiting.as_mut().poll(cx));
+                self.waiting = None;
+                let passing = permit.map(|permit| self.permitted(permit));
+                return Poll::Ready(Some(passing.map(Frame::data).map_err(|error| status(&error))));
+            }
+            if !self.unread.is_empty() {
+                match self.pass() {
+                    Ok(Some(passing)) => return Poll::Ready(Some(Ok(Frame::data(passing)))),
+                    Ok(None) => continue,
+                    Err(error) => return Poll::Ready(Some(Err(status(&error)))),
+                }
+            }
+            if self.left > 0 && self.stalled.as_mut().poll(cx).is_ready() {
+                let waited = time::show(self.watch.stall_timeout);
+                let problem = format!("did not arrive whole within {waited}: send it faster, or in smaller pieces");
+                return Poll::Ready(Some(Err(status(&Error::invalid("message", problem)))));
+            }
+            match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.unread = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        self.poll_bytes(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.unread.is_empty() && self.waiting.is_none() && self.inner.is_end_stream()
+    }
+}

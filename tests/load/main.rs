@@ -1,0 +1,7 @@
+//! Promises under load: many publishers, many messages, many bytes.
+#![allow(clippy::unwrap_used)]
+
+mod memory;
+mod order;
+mod recovery;
+mod sizes;
