@@ -110,7 +110,8 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
         }
     }
     if scan.blocks.is_empty() {
-        page.next = scan.last + 1;
+        // Whoever waits for a sequence beyond the end goes on waiting for that one.
+        page.next = start.max(scan.last + 1);
     }
     Ok(page)
 }

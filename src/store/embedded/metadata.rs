@@ -405,6 +405,10 @@ fn purge(
         return Ok(Purged { messages: 0, done: true });
     };
     let up_to = up_to.min(row.last);
+    // The block at the floor may begin before it: without this, an earlier purge of more would be taken back.
+    if up_to < row.floor {
+        return Ok(Purged { messages: 0, done: true });
+    }
     let scan = scan_blocks(&transaction.snapshot, subject, row.floor, blocks_max, u64::MAX)?;
     let mut messages = 0;
     let mut floor = row.floor;
