@@ -33,7 +33,10 @@ struct State<T> {
 
 struct Shared<T> {
     state: Mutex<State<T>>,
+    /// There is room: wakes the writer.
     taken: Notify,
+    /// The client went: wakes who waits for that. Apart from `taken`, as one permit wakes one waiter.
+    gone: Notify,
 }
 
 impl<T> Shared<T> {
@@ -71,7 +74,7 @@ pub(super) fn outlet<T>(stall_timeout: Duration) -> (Outlet<T>, OutletStream<T>)
         reader: None,
         reader_gone: false,
     };
-    let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new() });
+    let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new(), gone: Notify::new() });
     (Outlet { shared: shared.clone(), stall_timeout }, OutletStream(shared))
 }
 
@@ -111,10 +114,10 @@ impl<T> Outlet<T> {
     /// Completes when the client is gone.
     pub(super) async fn closed(&self) {
         while !self.shared.lock().reader_gone {
-            self.shared.taken.notified().await;
+            self.shared.gone.notified().await;
         }
-        // One permit wakes one waiter: pass it on.
-        self.shared.taken.notify_one();
+        // Others may wait for it, too: pass it on.
+        self.shared.gone.notify_one();
     }
 
     async fn room(&self) {
@@ -170,6 +173,7 @@ impl<T> Drop for OutletStream<T> {
         state.waiting.clear();
         drop(state);
         self.0.taken.notify_one();
+        self.0.gone.notify_one();
     }
 }
 
@@ -202,6 +206,28 @@ mod tests {
         let items: Vec<i32> = stream.map(Result::unwrap).collect().await;
         assert_eq!(items, [1, 2, 3, 4, 5]);
         writer.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_end_takes_no_turn_of_the_writer() {
+        let (outlet, mut stream) = outlet(Duration::from_secs(30));
+        let waiting = tokio::spawn({
+            let outlet = outlet.clone();
+            async move { outlet.closed().await }
+        });
+        let writer = tokio::spawn(async move {
+            for page in 1..=100 {
+                outlet.send(vec![page], Permit::default()).await.unwrap();
+            }
+        });
+        for page in 1..=100 {
+            // The writer fills the queue and waits before each page is taken.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(stream.next().await.unwrap().unwrap(), page);
+        }
+        writer.await.unwrap();
+        drop(stream);
+        waiting.await.unwrap();
     }
 
     #[tokio::test]
