@@ -13,6 +13,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture, fut::Act
 use tokio::sync::oneshot;
 
 use super::{
+    Parcel,
     heads::Heads,
     publisher::Results,
     supervise::{Bell, supervised},
@@ -47,8 +48,8 @@ pub struct Commit {
     pub drafts: Vec<Draft>,
     /// The same, as blocks.
     pub blocks: Vec<NewBlock>,
-    /// Who gets which results.
-    pub tickets: Vec<Ticket>,
+    /// Who gets which results. The sender takes them back from a storage that hangs.
+    pub tickets: Parcel<Vec<Ticket>>,
     /// Closed when the batch is through: time for the next.
     pub done: oneshot::Sender<()>,
 }
@@ -63,6 +64,14 @@ pub struct Ticket {
     pub reply: oneshot::Sender<Results>,
     /// Released when the answer is given.
     pub permit: Permit,
+}
+
+impl Ticket {
+    /// Tells the caller that none of the drafts was stored.
+    pub fn fail(self, error: &Error) {
+        // A caller that went away does not care.
+        let _ = self.reply.send(vec![Err(error.clone()); self.drafts]);
+    }
 }
 
 /// Moves the position of a durable consumer.
@@ -100,16 +109,22 @@ pub struct Storage {
     busy: bool,
     /// The segment that this incarnation appends to.
     segment: Option<u64>,
-    _bell: Bell,
+    bell: Bell,
 }
 
 impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, _bell: bell }
+        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, bell }
     }
 
     fn run_next(&mut self, ctx: &mut Context<Self>) {
+        if self.bell.over().is_cancelled() {
+            // It hung, and its successor is at work: senders have given up what waits here.
+            self.commits.clear();
+            self.acks.clear();
+            return;
+        }
         if self.busy || (self.commits.is_empty() && self.acks.is_empty()) {
             return;
         }
@@ -341,7 +356,7 @@ impl Job {
         }
         for (commit, results) in self.commits.into_iter().zip(results) {
             let mut results = results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::outcome_unknown())));
-            for ticket in commit.tickets {
+            for ticket in commit.tickets.take().into_iter().flatten() {
                 // A caller that went away does not care.
                 let _ = ticket.reply.send(results.by_ref().take(ticket.drafts).collect());
                 drop(ticket.permit);
@@ -355,9 +370,9 @@ impl Job {
 
     fn fail_commits(&mut self, error: &Error) {
         self.refused.clear();
-        for ticket in self.commits.drain(..).flat_map(|commit| commit.tickets) {
+        for ticket in self.commits.drain(..).filter_map(|commit| commit.tickets.take()).flatten() {
             tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
-            let _ = ticket.reply.send(vec![Err(error.clone()); ticket.drafts]);
+            ticket.fail(error);
         }
     }
 

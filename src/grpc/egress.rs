@@ -217,8 +217,8 @@ impl Broker {
             sequence: request.sequence,
         };
         let (reply, answer) = oneshot::channel();
-        self.storage.tell(MovePosition { request: id, ack, reply })?;
-        answer.await.unwrap_or_else(|_| Err(Error::outcome_unknown()))
+        let delivered = self.storage.tell(MovePosition { request: id, ack, reply })?;
+        delivered.answer(answer).await.unwrap_or_else(|| Err(Error::outcome_unknown()))
     }
 
     async fn find(&self, subject: &str, sequence: u64) -> Result<Stored> {
