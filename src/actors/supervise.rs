@@ -382,6 +382,8 @@ where
         // Without threads the system is shutting down.
         let Some(place) = place else { return Ok(()) };
         let (build, over) = (factory.clone(), CancellationToken::new());
+        // Whoever drops this task gives the actor up, too.
+        let _over = over.clone().drop_guard();
         let bell_of_actor = Bell { _ring: ring, over: over.clone() };
         let address = A::start_in_arbiter(&place.thread, move |_| build(bell_of_actor));
         present.send_replace(Some(Incarnation { address: address.clone(), over: over.clone() }));

@@ -156,3 +156,21 @@ async fn one_whose_client_left_goes_although_its_subject_is_silent() {
     until("nobody holds its feed any more", || Arc::strong_count(&subscription.feed) == 1).await;
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn clients_that_come_and_go_on_a_silent_subject_leave_nothing_behind() {
+    let broker = TestBroker::start(&[]).await;
+    let holders = || Arc::strong_count(&broker.broker.stores.metadata);
+    let before = holders();
+    let mut streams = Vec::new();
+    for _ in 0..20 {
+        streams.push(follow(&broker, "silent").await);
+    }
+    assert!(holders() >= before + 20);
+    drop(streams);
+    // Others take and leave the stores meanwhile: a few more or less say nothing.
+    until("nobody holds the stores for a client that left", || holders() < before + 5).await;
+    let series = "minitoolstream_live_subscriptions";
+    assert_eq!(http::metric(broker.http, series).await, 0);
+    broker.stop().await;
+}
