@@ -32,6 +32,9 @@ pub struct Stored {
 /// Data that is read in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// Whose it is, to name it should it be damaged.
+    subject: Subject,
+    sequence: u64,
     number: u64,
     /// Bytes of data.
     pub size: u64,
@@ -113,14 +116,7 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
 /// # Errors
 /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
 pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Result<Vec<Stored>> {
-    let damaged = |problem: &str| {
-        Error::DataLoss(format!(
-            "block {} to {} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
-             'minitoolstream purge' or an ack beyond it passes it",
-            block.first,
-            block.end() - 1
-        ))
-    };
+    let damaged = |problem: &str| damage(subject, block.first, block.end() - 1, problem);
     let (body, object) = match &block.placement {
         Placement::Inline(body) => (body.clone(), None),
         Placement::Slice { segment, offset, len } => {
@@ -132,8 +128,11 @@ pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Re
             (body, None)
         }
         Placement::Object { object, size, sha256, part_crcs, record } => {
-            let part_crcs = part_crcs.clone();
-            (record.clone(), Some(Object { number: *object, size: *size, sha256: *sha256, part_crcs }))
+            let (subject, sequence, part_crcs) = (subject.clone(), block.first, part_crcs.clone());
+            (
+                record.clone(),
+                Some(Object { subject, sequence, number: *object, size: *size, sha256: *sha256, part_crcs }),
+            )
         }
     };
     if crc32fast::hash(&body) != block.crc {
@@ -146,6 +145,13 @@ pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Re
     }
     let stored = |(record, sequence)| Stored { sequence, record, object: object.clone() };
     Ok(records.into_iter().zip(block.first..).map(stored).collect())
+}
+
+fn damage(subject: &Subject, first: u64, last: u64, problem: &str) -> Error {
+    Error::DataLoss(format!(
+        "block {first} to {last} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
+         'minitoolstream purge' or an ack beyond it passes it"
+    ))
 }
 
 async fn is_still_there(stores: &Stores, subject: &Subject, block: &Block) -> Result<bool> {
@@ -166,9 +172,14 @@ impl Object {
     pub async fn read_part(&self, stores: &Stores, index: usize) -> Result<Bytes> {
         let offset = (index * OBJECT_PART) as u64;
         let key = PayloadKey::Object(self.number);
-        let bytes = stores.payload.read(key, offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
+        let damaged = |problem: &str| damage(&self.subject, self.sequence, self.sequence, problem);
+        let bytes = stores.payload.read(key, offset, (self.size - offset).min(OBJECT_PART as u64)).await;
+        let bytes = bytes.map_err(|error| match error {
+            Error::DataLoss(problem) => damaged(&problem),
+            other => other,
+        })?;
         if self.part_crcs.get(index) != Some(&crc32fast::hash(&bytes)) {
-            return Err(Error::DataLoss(format!("{key} is damaged: the checksum of part {index} does not match")));
+            return Err(damaged(&format!("the checksum of part {index} of {key} does not match")));
         }
         Ok(bytes)
     }
