@@ -111,6 +111,8 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         clock: clock.clone(),
         dedup_window: config.dedup_window,
         metrics: metrics.clone(),
+        runtime: tokio::runtime::Handle::current(),
+        turn: Arc::default(),
     };
     let (storage, alive) = supervise(supervision("storage"), move |bell| Storage::new(parts.clone(), bell));
     supervisors.spawn(alive);

@@ -93,7 +93,7 @@ impl Metrics {
                 "Messages published and delivered, by outcome",
                 &["service", "subject", "status"],
             )?,
-            bytes: counter("minitoolstream_bytes_total", "Payload bytes published and delivered", &["service"])?,
+            bytes: counter("minitoolstream_bytes_total", "Payload bytes received and delivered", &["service"])?,
             latency,
             commit_latency,
             commit_failures: single("minitoolstream_commit_failures_total", "Groups that could not be stored")?,

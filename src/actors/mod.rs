@@ -11,8 +11,11 @@
 //! by [`supervise`] after a panic or a hang; who waits for an answer then learns that the outcome is unknown.
 
 pub mod heads;
+mod parcel;
 pub mod publisher;
 pub mod reaper;
 pub mod storage;
 pub mod subscriber;
 pub mod supervise;
+
+pub use parcel::Parcel;

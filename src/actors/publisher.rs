@@ -7,14 +7,16 @@
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
+use actix::{Actor, AsyncContext, Context, Handler, WrapFuture, fut::ActorFutureExt};
 use tokio::sync::oneshot;
 
 use super::{
+    Parcel,
     storage::{Commit, Storage, Ticket},
-    supervise::{Bell, Handle, supervised},
+    supervise::{Bell, Delivered, Handle, supervised},
 };
 use crate::{
     admission::Permit,
@@ -29,12 +31,13 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Requests that may wait in a mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
 
+/// What a publisher that died had begun with is in the storage's hands and answered soon, or lost with it.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+
 /// The results of one [`Publish`]: one for each draft, in order.
 pub type Results = Vec<Result<Published>>;
 
 /// Stores drafts, which all belong to the receiver's shard, in their order.
-#[derive(Message)]
-#[rtype(result = "()")]
 pub struct Publish {
     /// Who asks.
     pub request: RequestId,
@@ -49,32 +52,50 @@ pub struct Publish {
 /// See the [module](self).
 pub struct Publisher {
     storage: Handle<Storage>,
-    waiting: VecDeque<Publish>,
+    waiting: VecDeque<Parcel<Publish>>,
     busy: bool,
-    _bell: Bell,
+    bell: Bell,
 }
 
 impl Publisher {
     /// A publisher that commits through the given storage.
     pub fn new(storage: Handle<Storage>, bell: Bell) -> Self {
-        Self { storage, waiting: VecDeque::new(), busy: false, _bell: bell }
+        Self { storage, waiting: VecDeque::new(), busy: false, bell }
     }
 
     fn commit_waiting(&mut self, ctx: &mut Context<Self>) {
-        if self.busy || self.waiting.is_empty() {
+        if self.bell.over().is_cancelled() {
+            // It hung: what came after is already stored, so what waited here must not be.
+            self.waiting.clear();
             return;
         }
-        let (done, is_done) = oneshot::channel();
-        if let Err(error) = self.storage.tell(take_batch(&mut self.waiting, done)) {
-            // Nothing was delivered: the tickets went with the message, and their callers repeat.
-            tracing::warn!(%error, "a batch was not accepted");
+        while !self.busy
+            && let Some(Batch { drafts, tickets }) = take_batch(&mut self.waiting)
+        {
+            let blocks = batch::form(&drafts, &vec![false; drafts.len()]);
+            let (done, is_done) = oneshot::channel();
+            let tickets = Parcel::new(tickets);
+            match self.storage.tell(Commit { drafts, blocks, tickets: tickets.clone(), done }) {
+                Ok(delivered) => {
+                    self.busy = true;
+                    let next = async move {
+                        delivered.answer(is_done).await;
+                        // A storage that hangs answers nobody: its callers learn that the outcome is unknown.
+                        drop(tickets.take());
+                    };
+                    ctx.spawn(next.into_actor(self).map(|(), publisher, ctx| {
+                        publisher.busy = false;
+                        publisher.commit_waiting(ctx);
+                    }));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a batch was not accepted");
+                    for ticket in tickets.take().into_iter().flatten() {
+                        ticket.fail(&error);
+                    }
+                }
+            }
         }
-        self.busy = true;
-        let next = async { drop(is_done.await) }.into_actor(self).map(|(), publisher, ctx| {
-            publisher.busy = false;
-            publisher.commit_waiting(ctx);
-        });
-        ctx.spawn(next);
     }
 }
 
@@ -86,11 +107,10 @@ impl Actor for Publisher {
     }
 }
 
-impl Handler<Publish> for Publisher {
+impl Handler<Parcel<Publish>> for Publisher {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, ctx: &mut Self::Context) {
-        tracing::trace!(request = %publish.request, messages = publish.drafts.len(), "waiting for a commit");
+    fn handle(&mut self, publish: Parcel<Publish>, ctx: &mut Self::Context) {
         self.waiting.push_back(publish);
         self.commit_waiting(ctx);
     }
@@ -98,24 +118,32 @@ impl Handler<Publish> for Publisher {
 
 supervised!(Publisher);
 
-fn take_batch(waiting: &mut VecDeque<Publish>, done: oneshot::Sender<()>) -> Commit {
-    let mut drafts = Vec::new();
-    let mut tickets = Vec::new();
+/// Drafts of one commit, and whose they are.
+struct Batch {
+    drafts: Vec<Draft>,
+    tickets: Vec<Ticket>,
+}
+
+/// Takes what waits; `None` if nothing does.
+fn take_batch(waiting: &mut VecDeque<Parcel<Publish>>) -> Option<Batch> {
+    let mut batch = Batch { drafts: Vec::new(), tickets: Vec::new() };
     let mut bytes = 0;
     while bytes < BATCH_BYTES_MAX
-        && let Some(publish) = waiting.pop_front()
+        && let Some(parcel) = waiting.pop_front()
     {
-        let Publish { request, drafts: of_request, reply, permit } = publish;
-        bytes += of_request.iter().map(|draft| draft.data.len()).sum::<usize>();
-        tickets.push(Ticket { request, drafts: of_request.len(), reply, permit });
-        if drafts.is_empty() {
-            drafts = of_request;
+        let Some(Publish { request, drafts, reply, permit }) = parcel.take() else {
+            continue;
+        };
+        tracing::trace!(%request, messages = drafts.len(), "on the way to a commit");
+        bytes += drafts.iter().map(|draft| draft.data.len()).sum::<usize>();
+        batch.tickets.push(Ticket { request, drafts: drafts.len(), reply, permit });
+        if batch.drafts.is_empty() {
+            batch.drafts = drafts;
         } else {
-            drafts.extend(of_request);
+            batch.drafts.extend(drafts);
         }
     }
-    let blocks = batch::form(&drafts, &vec![false; drafts.len()]);
-    Commit { drafts, blocks, tickets, done }
+    (!batch.tickets.is_empty()).then_some(batch)
 }
 
 /// All publishers, by shard.
@@ -132,8 +160,15 @@ pub struct Submitted {
 struct Part {
     /// Which drafts; `None`: all.
     indexes: Option<Vec<usize>>,
-    /// Where their results will come.
-    reply: Result<oneshot::Receiver<Results>>,
+    /// How their results will come.
+    sent: Result<Sent>,
+}
+
+/// Drafts on their way through one publisher.
+struct Sent {
+    publish: Parcel<Publish>,
+    delivered: Delivered,
+    answer: oneshot::Receiver<Results>,
 }
 
 impl Publishers {
@@ -148,7 +183,7 @@ impl Publishers {
         if drafts.iter().all(|draft| draft.subject == first.subject || self.shard(&draft.subject) == shard) {
             return Submitted {
                 count,
-                parts: vec![Part { indexes: None, reply: self.send(request, shard, drafts, permit) }],
+                parts: vec![Part { indexes: None, sent: self.send(request, shard, drafts, permit) }],
             };
         }
         let mut shards: Vec<(Vec<usize>, Vec<Draft>)> = vec![Default::default(); self.0.len()];
@@ -159,22 +194,17 @@ impl Publishers {
         }
         let parts = shards.into_iter().enumerate().filter(|(_, (indexes, _))| !indexes.is_empty());
         let parts = parts.map(|(shard, (indexes, members))| {
-            let reply = self.send(request, shard, members, permit.clone());
-            Part { indexes: Some(indexes), reply }
+            let sent = self.send(request, shard, members, permit.clone());
+            Part { indexes: Some(indexes), sent }
         });
         Submitted { count, parts: parts.collect() }
     }
 
-    fn send(
-        &self,
-        request: RequestId,
-        shard: usize,
-        drafts: Vec<Draft>,
-        permit: Permit,
-    ) -> Result<oneshot::Receiver<Results>> {
+    fn send(&self, request: RequestId, shard: usize, drafts: Vec<Draft>, permit: Permit) -> Result<Sent> {
         let (reply, answer) = oneshot::channel();
-        self.0[shard].tell(Publish { request, drafts, reply, permit })?;
-        Ok(answer)
+        let publish = Parcel::new(Publish { request, drafts, reply, permit });
+        let delivered = self.0[shard].tell(publish.clone())?;
+        Ok(Sent { publish, delivered, answer })
     }
 
     fn shard(&self, subject: &Subject) -> usize {
@@ -192,17 +222,36 @@ impl Submitted {
     /// Waits until all drafts are durable or refused; one result for each, in order.
     pub async fn results(self) -> Results {
         let mut results = vec![Err(Error::outcome_unknown()); self.count];
-        for Part { indexes, reply } in self.parts {
+        for Part { indexes, sent } in self.parts {
             let count = indexes.as_ref().map_or(self.count, Vec::len);
-            let answers = match reply {
-                Ok(reply) => reply.await.unwrap_or_else(|_| vec![Err(Error::outcome_unknown()); count]),
-                Err(error) => vec![Err(error); count],
+            let answers = match sent {
+                Ok(sent) => sent.results().await,
+                Err(error) => Err(error),
             };
+            let answers = answers.unwrap_or_else(|error| vec![Err(error); count]);
             match indexes {
                 None => results = answers,
                 Some(indexes) => indexes.into_iter().zip(answers).for_each(|(index, result)| results[index] = result),
             }
         }
         results
+    }
+}
+
+impl Sent {
+    async fn results(self) -> Result<Results> {
+        let Self { publish, delivered, mut answer } = self;
+        tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(|_| Error::outcome_unknown()),
+            () = delivered.over() => {}
+        }
+        if publish.take().is_some() {
+            return Err(delivered.not_begun());
+        }
+        match tokio::time::timeout(ANSWER_MAX, answer).await {
+            Ok(Ok(results)) => Ok(results),
+            _ => Err(Error::outcome_unknown()),
+        }
     }
 }

@@ -6,13 +6,18 @@
 //!                                          └───────────────────┘
 //! ```
 //! While a group is being synced, the next one gathers: the sync is the only clock there is.
+//!
+//! Transaction and heads go together, one group at a time, whatever becomes of the actor meanwhile: else those who wait
+//! for a subject would not learn of its last messages, and a successor could overtake them.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::{
+    Parcel,
     heads::Heads,
     publisher::Results,
     supervise::{Bell, supervised},
@@ -26,8 +31,8 @@ use crate::{
     },
     error::{Error, Result},
     metrics::Metrics,
-    store::{Ack, Committed, Group, Stores},
-    types::{Clock, Draft, Published, RequestId},
+    store::{Ack, Committed, Group, Stores, abandoned},
+    types::{Clock, Draft, Published, RequestId, Subject},
 };
 
 /// A group takes waiting commits until its blocks have this many bytes.
@@ -39,7 +44,8 @@ const GROUP_ACKS_MAX: usize = 10_000;
 /// Messages that may wait in the mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
 
-/// Stores a batch. One sender has one batch under way, and no two senders share a subject.
+/// Stores a batch. One sender has one batch under way, and no two senders share a subject; but the batch of a sender
+/// that died may still be under way when its successor sends one.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Commit {
@@ -47,8 +53,8 @@ pub struct Commit {
     pub drafts: Vec<Draft>,
     /// The same, as blocks.
     pub blocks: Vec<NewBlock>,
-    /// Who gets which results.
-    pub tickets: Vec<Ticket>,
+    /// Who gets which results. The sender takes them back from a storage that hangs.
+    pub tickets: Parcel<Vec<Ticket>>,
     /// Closed when the batch is through: time for the next.
     pub done: oneshot::Sender<()>,
 }
@@ -63,6 +69,14 @@ pub struct Ticket {
     pub reply: oneshot::Sender<Results>,
     /// Released when the answer is given.
     pub permit: Permit,
+}
+
+impl Ticket {
+    /// Tells the caller that none of the drafts was stored.
+    pub fn fail(self, error: &Error) {
+        // A caller that went away does not care.
+        let _ = self.reply.send(vec![Err(error.clone()); self.drafts]);
+    }
 }
 
 /// Moves the position of a durable consumer.
@@ -90,6 +104,10 @@ pub struct Parts {
     pub dedup_window: Duration,
     /// Counts commits.
     pub metrics: Metrics,
+    /// Where a transaction runs to its end.
+    pub runtime: tokio::runtime::Handle,
+    /// Held by the transaction under way, over all incarnations.
+    pub turn: Arc<Mutex<()>>,
 }
 
 /// See the [module](self).
@@ -100,21 +118,27 @@ pub struct Storage {
     busy: bool,
     /// The segment that this incarnation appends to.
     segment: Option<u64>,
-    _bell: Bell,
+    bell: Bell,
 }
 
 impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, _bell: bell }
+        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, bell }
     }
 
     fn run_next(&mut self, ctx: &mut Context<Self>) {
+        if self.bell.over().is_cancelled() {
+            // It hung, and its successor is at work: senders have given up what waits here.
+            self.commits.clear();
+            self.acks.clear();
+            return;
+        }
         if self.busy || (self.commits.is_empty() && self.acks.is_empty()) {
             return;
         }
         self.busy = true;
-        let mut job = Job::new(self.parts.clone(), self.segment);
+        let mut job = Job::new(self.parts.clone(), self.bell.over().clone(), self.segment);
         let mut bytes = 0;
         while bytes < GROUP_BYTES_MAX
             && let Some(commit) = self.commits.pop_front()
@@ -137,6 +161,57 @@ impl Actor for Storage {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        self.busy = true;
+        let parts = self.parts.clone();
+        let tidy = async move { parts.close_abandoned().await }.into_actor(self).map(|(), storage, ctx| {
+            storage.busy = false;
+            storage.run_next(ctx);
+        });
+        ctx.spawn(tidy);
+    }
+}
+
+impl Parts {
+    /// Seals what an earlier incarnation wrote to, once its last transaction has ended.
+    async fn close_abandoned(&self) {
+        let _turn = self.turn.lock().await;
+        if let Err(error) = abandoned::close(&self.stores, self.clock.now()).await {
+            tracing::warn!(%error, "what an earlier storage actor left open stays so until the next start");
+        }
+    }
+
+    /// Commits a group and raises the heads.
+    async fn commit(&self, group: Group, over: CancellationToken) -> Result<Committed> {
+        let parts = self.clone();
+        let commit = self.runtime.spawn(async move {
+            let _turn = parts.turn.lock().await;
+            if over.is_cancelled() {
+                return Err(Error::outcome_unknown());
+            }
+            let blocks: Vec<_> = group.blocks.iter().map(|block| (block.subject.clone(), block.drafts.len())).collect();
+            let committed = parts.stores.metadata.commit(group).await;
+            match &committed {
+                Ok(Committed::Stored { firsts, .. }) => {
+                    for ((subject, len), first) in blocks.iter().zip(firsts) {
+                        parts.heads.raise(subject, first + *len as u64 - 1);
+                    }
+                }
+                Ok(Committed::Refused(_)) => {}
+                Err(_) => parts.raise_to_what_is_stored(&blocks).await,
+            }
+            committed
+        });
+        commit.await.unwrap_or_else(|_| Err(Error::outcome_unknown()))
+    }
+
+    /// After a failed transaction, which may be durable all the same.
+    async fn raise_to_what_is_stored(&self, blocks: &[(Subject, usize)]) {
+        for (subject, _) in blocks {
+            // A store that does not answer now will be asked by the subscribers themselves, at the next commit.
+            if let Ok(Some(row)) = self.stores.metadata.subject(subject).await {
+                self.heads.raise(subject, row.last);
+            }
+        }
     }
 }
 
@@ -169,7 +244,10 @@ struct Job {
     parts: Parts,
     commits: Vec<Commit>,
     acks: Vec<MovePosition>,
+    over: CancellationToken,
     segment: Option<u64>,
+    /// Segments and objects that were begun, and that no block may ever refer to.
+    unused: Vec<PayloadKey>,
     /// For each commit and draft: why it is not stored.
     refused: Vec<Vec<Option<Refused>>>,
 }
@@ -178,13 +256,14 @@ struct Job {
 #[derive(Clone)]
 enum Refused {
     Known(Result<Published>),
-    /// It repeats this draft of the same commit.
-    Follows(usize),
+    /// It repeats this draft of this commit.
+    Follows(usize, usize),
 }
 
 impl Job {
-    fn new(parts: Parts, segment: Option<u64>) -> Self {
-        Self { parts, commits: Vec::new(), acks: Vec::new(), segment, refused: Vec::new() }
+    fn new(parts: Parts, over: CancellationToken, segment: Option<u64>) -> Self {
+        let (commits, acks, unused, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { parts, commits, acks, over, segment, unused, refused }
     }
 
     /// Stores the group and answers everybody; gives the segment to go on with.
@@ -200,6 +279,7 @@ impl Job {
             self.fail_commits(error);
             outcome = self.store().await;
         }
+        self.discard_unused().await;
         match outcome {
             Ok(stored) => self.answer(stored),
             Err(error) => self.fail_acks(&error),
@@ -220,7 +300,7 @@ impl Job {
             let placements = self.place(&mut blocks).await?;
             for ((commit, _, drafts), placement) in owners.iter().zip(&placements) {
                 if let Placement::Object { object, .. } = placement {
-                    objects[*commit].push((drafts[0], PayloadKey::Object(*object).to_string()));
+                    objects[*commit].push((drafts[0], PayloadKey::Object(*object)));
                 }
             }
             let group = Group {
@@ -230,11 +310,25 @@ impl Job {
                 now: self.parts.clock.now(),
                 dedup_window: self.parts.dedup_window,
             };
-            match self.parts.stores.metadata.commit(group).await? {
+            match self.parts.commit(group, self.over.clone()).await? {
                 Committed::Stored { firsts, positions } => {
+                    self.unused.retain(|key| !objects.iter().flatten().any(|(_, object)| object == key));
                     return Ok(Stored { owners, firsts, positions, objects });
                 }
-                Committed::Refused(refusals) => self.strip(&owners, refusals),
+                Committed::Refused(refusals) => {
+                    self.strip(&owners, refusals);
+                    // They are written anew: an object belongs to the one group that commits.
+                    objects.iter_mut().for_each(Vec::clear);
+                }
+            }
+        }
+    }
+
+    /// Lets the reaper have what was written for nothing: objects of refused messages, segments whose append failed.
+    async fn discard_unused(&mut self) {
+        for key in std::mem::take(&mut self.unused) {
+            if let Err(error) = self.parts.stores.metadata.seal_payload(key, self.parts.clock.now()).await {
+                tracing::warn!(%error, %key, "an unused payload stays until the next start");
             }
         }
     }
@@ -248,6 +342,7 @@ impl Job {
         for block in blocks {
             placements.push(if let Some(object) = &block.object {
                 let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
+                self.unused.push(key);
                 self.parts.stores.payload.put_object(key.number(), object.data.clone()).await?;
                 Placement::Object {
                     object: key.number(),
@@ -268,21 +363,29 @@ impl Job {
     }
 
     async fn append(&mut self, bodies: Vec<bytes::Bytes>) -> Result<(u64, u64)> {
-        let Parts { stores, clock, .. } = &self.parts;
-        // Taken out: after a failure the segment is not written to again.
-        if let Some(segment) = self.segment.take() {
-            if let Some(offset) = stores.payload.append(segment, bodies.clone()).await? {
-                self.segment = Some(segment);
+        if let Some(segment) = self.segment {
+            if let Some(offset) = self.append_to(segment, bodies.clone()).await? {
                 return Ok((segment, offset));
             }
-            let key = PayloadKey::Segment(segment);
-            stores.metadata.seal_payload(key, clock.now()).await?;
+            let Parts { stores, clock, .. } = &self.parts;
+            stores.metadata.seal_payload(PayloadKey::Segment(segment), clock.now()).await?;
         }
-        let segment = stores.metadata.open_payload(PayloadKey::Segment).await?.number();
-        let offset = stores.payload.append(segment, bodies).await?;
+        let segment = self.parts.stores.metadata.open_payload(PayloadKey::Segment).await?.number();
+        let offset = self.append_to(segment, bodies).await?;
         let offset = offset.ok_or_else(|| Error::unavailable("a new segment refused its first block"))?;
-        self.segment = Some(segment);
         Ok((segment, offset))
+    }
+
+    async fn append_to(&mut self, segment: u64, bodies: Vec<bytes::Bytes>) -> Result<Option<u64>> {
+        // After a failure the segment is not written to again.
+        self.segment = None;
+        let appended = self.parts.stores.payload.append(segment, bodies).await;
+        match &appended {
+            Ok(Some(_)) => self.segment = Some(segment),
+            Ok(None) => {}
+            Err(_) => self.unused.push(PayloadKey::Segment(segment)),
+        }
+        appended
     }
 
     /// Leaves refused records out and forms the blocks of their commits anew.
@@ -294,8 +397,10 @@ impl Job {
                 Refusal::Duplicate(sequence) => {
                     Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))
                 }
-                // Message ids are per subject, and a subject is in one commit only.
-                Refusal::Follows(first) => Refused::Follows(owners[first.block].2[first.record]),
+                Refusal::Follows(first) => {
+                    let (commit, _, drafts) = &owners[first.block];
+                    Refused::Follows(*commit, drafts[first.record])
+                }
                 Refusal::Expected(last) => Refused::Known(Err(Error::Conflict(format!(
                     "the last sequence of '{}' is {last}, not the expected one: read what came meanwhile and decide \
                      again",
@@ -313,16 +418,15 @@ impl Job {
     fn answer(mut self, stored: Stored) -> Option<u64> {
         let mut results: Vec<Vec<Option<Result<Published>>>> =
             self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
-        for ((commit, subject, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
+        for ((commit, _, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
             for (draft, sequence) in drafts.iter().zip(*first..) {
                 results[*commit][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
             }
-            self.parts.heads.raise(subject, first + drafts.len() as u64 - 1);
         }
         for (commit, objects) in stored.objects.into_iter().enumerate() {
             for (draft, object) in objects {
                 if let Some(Ok(published)) = &mut results[commit][draft] {
-                    published.object = Some(object);
+                    published.object = Some(object.to_string());
                 }
             }
         }
@@ -330,8 +434,8 @@ impl Job {
             for (draft, refused) in refused.into_iter().enumerate() {
                 match refused {
                     Some(Refused::Known(result)) => results[commit][draft] = Some(result),
-                    Some(Refused::Follows(first)) => {
-                        results[commit][draft] = results[commit][first]
+                    Some(Refused::Follows(first_commit, first)) => {
+                        results[commit][draft] = results[first_commit][first]
                             .clone()
                             .map(|result| result.map(|published| Published { duplicate: true, ..published }));
                     }
@@ -341,7 +445,7 @@ impl Job {
         }
         for (commit, results) in self.commits.into_iter().zip(results) {
             let mut results = results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::outcome_unknown())));
-            for ticket in commit.tickets {
+            for ticket in commit.tickets.take().into_iter().flatten() {
                 // A caller that went away does not care.
                 let _ = ticket.reply.send(results.by_ref().take(ticket.drafts).collect());
                 drop(ticket.permit);
@@ -355,9 +459,9 @@ impl Job {
 
     fn fail_commits(&mut self, error: &Error) {
         self.refused.clear();
-        for ticket in self.commits.drain(..).flat_map(|commit| commit.tickets) {
+        for ticket in self.commits.drain(..).filter_map(|commit| commit.tickets.take()).flatten() {
             tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
-            let _ = ticket.reply.send(vec![Err(error.clone()); ticket.drafts]);
+            ticket.fail(error);
         }
     }
 
@@ -371,12 +475,12 @@ impl Job {
 }
 
 /// Commit, subject and drafts of a block.
-type Owner = (usize, crate::types::Subject, Vec<usize>);
+type Owner = (usize, Subject, Vec<usize>);
 
 struct Stored {
     owners: Vec<Owner>,
     firsts: Vec<u64>,
     positions: Vec<Result<u64>>,
-    /// For each commit: the names of the objects that drafts became.
-    objects: Vec<Vec<(usize, String)>>,
+    /// For each commit: the objects that drafts became.
+    objects: Vec<Vec<(usize, PayloadKey)>>,
 }

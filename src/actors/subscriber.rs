@@ -53,13 +53,13 @@ pub struct Parts {
 pub struct Subscriber {
     parts: Parts,
     busy: bool,
-    _bell: Bell,
+    bell: Bell,
 }
 
 impl Subscriber {
     /// A subscriber that goes on where its predecessor stood.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        Self { parts, busy: false, _bell: bell }
+        Self { parts, busy: false, bell }
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
@@ -89,6 +89,10 @@ impl Actor for Subscriber {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // Looked at before all else: without a client, or with a successor, nothing is handed on. A silent subject would
+        // keep the actor for ever.
+        let over = self.bell.over().clone().cancelled_owned().into_actor(self);
+        ctx.spawn(over.map(|(), _, ctx| ctx.stop()));
         ctx.add_stream(WatchStream::new(self.parts.head.clone()));
     }
 }

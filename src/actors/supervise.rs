@@ -15,7 +15,8 @@
 //!
 //! - The **death bell** is a value inside the actor: whatever ends the actor drops it, and the supervisor hears it.
 //! - **Heartbeats** are messages with a deadline. An actor that misses one has blocked its thread: the thread is left
-//!   to itself, and the next incarnation gets a new one. Should it wake later, nobody holds its address any more.
+//!   to itself, and the next incarnation gets a new one. Should it wake later, nobody holds its address any more, and
+//!   its bell tells it that it is [over](Bell::over): what still lies in its mailbox is not carried out.
 //! - **Callers** pick up the new address by themselves through [`Handle`], and report a closed mailbox, so that actors
 //!   watch each other.
 //! - A **budget** of restarts within a period ends the attempt: what crashes that often does not heal by itself.
@@ -85,8 +86,19 @@ macro_rules! supervised {
 }
 pub(super) use supervised;
 
-/// Rings when the actor that holds it ends, in whatever way.
-pub struct Bell(#[expect(dead_code, reason = "its drop is the signal")] mpsc::Sender<()>);
+/// Rings when the actor that holds it ends, in whatever way; and tells an actor that it was given up.
+pub struct Bell {
+    _ring: mpsc::Sender<()>,
+    over: CancellationToken,
+}
+
+impl Bell {
+    /// Cancelled before the next incarnation begins. Who hung and then wakes must look here before it touches what its
+    /// successor works on.
+    pub fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+}
 
 /// How patient a supervisor is.
 #[derive(Clone, Copy, Debug)]
@@ -215,53 +227,95 @@ impl Cause {
     }
 }
 
+/// One life of an actor.
+struct Incarnation<A: Actor> {
+    address: Addr<A>,
+    over: CancellationToken,
+}
+
+impl<A: Actor> Clone for Incarnation<A> {
+    fn clone(&self) -> Self {
+        Self { address: self.address.clone(), over: self.over.clone() }
+    }
+}
+
 /// The present address of a supervised actor.
 pub struct Handle<A: Actor> {
     name: &'static str,
-    address: watch::Receiver<Option<Addr<A>>>,
+    present: watch::Receiver<Option<Incarnation<A>>>,
     alarm: Arc<Notify>,
+}
+
+/// A message that lies in a mailbox or was taken from there.
+pub struct Delivered {
+    to: &'static str,
+    over: CancellationToken,
+}
+
+impl Delivered {
+    /// Waits for the answer that the message asked for. `None`: the actor died, or was given up, without one.
+    pub async fn answer<T>(self, answer: oneshot::Receiver<T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            answer = answer => answer.ok(),
+            () = self.over() => None,
+        }
+    }
+
+    /// Completes when the actor that got the message has died or was given up.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// The error of a message that was taken back before the actor began with it.
+    pub fn not_begun(&self) -> Error {
+        restarting(self.to)
+    }
 }
 
 impl<A: Actor> Clone for Handle<A> {
     fn clone(&self) -> Self {
-        Self { name: self.name, address: self.address.clone(), alarm: self.alarm.clone() }
+        Self { name: self.name, present: self.present.clone(), alarm: self.alarm.clone() }
     }
 }
 
 impl<A: Actor<Context = Context<A>>> Handle<A> {
-    /// Puts a message into the mailbox. What the message asks for is answered through a channel in it: if that closes
-    /// without an answer, the actor died and the outcome is unknown.
+    /// Puts a message into the mailbox. What the message asks for is answered through a channel in it: wait for that
+    /// through [`Delivered::answer`], as an actor may die over it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the actor is down: the message was not delivered.
-    pub fn tell<M>(&self, message: M) -> Result<()>
+    pub fn tell<M>(&self, message: M) -> Result<Delivered>
     where
         M: Message<Result = ()> + Send + 'static,
         A: Handler<M>,
     {
-        let address = self.address.borrow().clone();
-        let Some(address) = address else {
-            return Err(self.down());
+        let present = self.present.borrow().clone();
+        let Some(Incarnation { address, over }) = present else {
+            return Err(restarting(self.name));
         };
-        address.try_send(message).map_err(|_| {
-            self.alarm.notify_one();
-            self.down()
-        })
+        match address.try_send(message) {
+            Ok(()) => Ok(Delivered { to: self.name, over }),
+            Err(_) => {
+                self.alarm.notify_one();
+                Err(restarting(self.name))
+            }
+        }
     }
 
     /// True while an incarnation lives, as far as its supervisor knows.
     pub fn is_up(&self) -> bool {
-        self.address.borrow().is_some()
+        self.present.borrow().is_some()
     }
 
     /// The actor's name in logs and metrics.
     pub fn name(&self) -> &'static str {
         self.name
     }
+}
 
-    fn down(&self) -> Error {
-        Error::unavailable(format!("the {} is restarting: nothing was done, repeat the request", self.name))
-    }
+fn restarting(name: &str) -> Error {
+    Error::unavailable(format!("the {name} is restarting: nothing was done, repeat the request"))
 }
 
 /// What a supervisor needs to know.
@@ -301,16 +355,16 @@ where
     A: Supervised,
     F: Fn(Bell) -> A + Clone + Send + 'static,
 {
-    let (publish, address) = watch::channel(None);
+    let (publish, present) = watch::channel(None);
     let alarm = Arc::new(Notify::new());
-    let handle = Handle { name: supervision.name, address, alarm: alarm.clone() };
+    let handle = Handle { name: supervision.name, present, alarm: alarm.clone() };
     (handle, keep_alive(supervision, factory, publish, alarm))
 }
 
 async fn keep_alive<A, F>(
     supervision: Supervision,
     factory: F,
-    address: watch::Sender<Option<Addr<A>>>,
+    present: watch::Sender<Option<Incarnation<A>>>,
     alarm: Arc<Notify>,
 ) -> Result<(), GivenUp>
 where
@@ -327,21 +381,26 @@ where
         };
         // Without threads the system is shutting down.
         let Some(place) = place else { return Ok(()) };
-        let build = factory.clone();
-        let actor = A::start_in_arbiter(&place.thread, move |_| build(Bell(ring)));
-        address.send_replace(Some(actor.clone()));
+        let (build, over) = (factory.clone(), CancellationToken::new());
+        // Whoever drops this task gives the actor up, too.
+        let _over = over.clone().drop_guard();
+        let bell_of_actor = Bell { _ring: ring, over: over.clone() };
+        let address = A::start_in_arbiter(&place.thread, move |_| build(bell_of_actor));
+        present.send_replace(Some(Incarnation { address: address.clone(), over: over.clone() }));
         let cause = tokio::select! {
             biased;
             () = shutdown.cancelled() => {
-                address.send_replace(None);
+                present.send_replace(None);
+                over.cancel();
                 if let Threads::Own(_) = threads {
                     place.thread.stop();
                 }
                 return Ok(());
             }
-            cause = watch_over(&actor, &mut bell, &alarm, policy) => cause,
+            cause = watch_over(&address, &mut bell, &alarm, policy) => cause,
         };
-        address.send_replace(None);
+        present.send_replace(None);
+        over.cancel();
         metrics.actor_restarted(name, cause.as_str());
         tracing::error!(actor = name, cause = cause.as_str(), "actor failed");
         match (&threads, cause) {

@@ -8,7 +8,12 @@ use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::{Broker, follow, ingress::name_request, outlet::outlet, status::status};
+use super::{
+    Broker, follow,
+    ingress::name_request,
+    outlet::outlet,
+    status::{label, status},
+};
 use crate::{
     actors::storage::MovePosition,
     error::{Error, Result},
@@ -161,6 +166,8 @@ impl Fetch {
         let Page { messages: found, next, damage, .. } = page;
         // Good messages before the damage are delivered first; the next page then begins with the refusal.
         if let (Some(damage), true) = (damage, found.is_empty()) {
+            broker.metrics.messages(Service::Egress, subject, label(&damage), 1);
+            tracing::error!(%subject, sequence = next, error = %damage, "a damaged block was refused");
             return Err(damage);
         }
         let (mut bytes, mut next, mut more, mut permit) = (0, next, more, permit);
@@ -186,7 +193,9 @@ impl Fetch {
         permit.shrink_to(bytes + messages.len() * MESSAGE_OVERHEAD);
         self.next = next;
         self.wanted.messages -= messages.len();
-        broker.metrics.messages(Service::Egress, subject, "ok", messages.len() as u64);
+        if !messages.is_empty() {
+            broker.metrics.messages(Service::Egress, subject, "ok", messages.len() as u64);
+        }
         broker.metrics.bytes(Service::Egress, bytes as u64);
         Ok((messages, permit, more && self.wanted.messages > 0))
     }
@@ -234,8 +243,8 @@ impl Broker {
             sequence: request.sequence,
         };
         let (reply, answer) = oneshot::channel();
-        self.storage.tell(MovePosition { request: id, ack, reply })?;
-        answer.await.unwrap_or_else(|_| Err(Error::outcome_unknown()))
+        let delivered = self.storage.tell(MovePosition { request: id, ack, reply })?;
+        delivered.answer(answer).await.unwrap_or_else(|| Err(Error::outcome_unknown()))
     }
 
     async fn find(&self, subject: &str, sequence: u64) -> Result<Stored> {

@@ -111,11 +111,13 @@ impl<T> Outlet<T> {
         wake(&mut state);
     }
 
-    /// Completes when the client is gone. One caller at a time.
+    /// Completes when the client is gone.
     pub(super) async fn closed(&self) {
         while !self.shared.lock().reader_gone {
             self.shared.gone.notified().await;
         }
+        // Others may wait for it, too: pass it on.
+        self.shared.gone.notify_one();
     }
 
     async fn room(&self) {
@@ -206,26 +208,26 @@ mod tests {
         writer.await.unwrap();
     }
 
-    #[tokio::test]
-    async fn a_watcher_of_the_end_takes_no_wake_up_from_the_writer() {
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_the_end_takes_no_turn_of_the_writer() {
         let (outlet, mut stream) = outlet(Duration::from_secs(30));
-        let watcher = tokio::spawn({
+        let waiting = tokio::spawn({
             let outlet = outlet.clone();
             async move { outlet.closed().await }
         });
-        tokio::task::yield_now().await;
         let writer = tokio::spawn(async move {
-            for page in 0..100 {
+            for page in 1..=100 {
                 outlet.send(vec![page], Permit::default()).await.unwrap();
             }
         });
-        for page in 0..100 {
-            let next = tokio::time::timeout(Duration::from_secs(5), stream.next()).await;
-            assert_eq!(next.expect("the writer was woken").unwrap().unwrap(), page);
+        for page in 1..=100 {
+            // The writer fills the queue and waits before each page is taken.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(stream.next().await.unwrap().unwrap(), page);
         }
         writer.await.unwrap();
         drop(stream);
-        watcher.await.unwrap();
+        waiting.await.unwrap();
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! [`MetadataStore`] keeps order, positions and retention; [`PayloadStore`] keeps bytes by key and range. Both are
 //! asynchronous, durable before they answer, and safe to call from many tasks.
 
+pub mod abandoned;
 pub mod check;
 pub mod embedded;
 mod metadata;

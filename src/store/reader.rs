@@ -35,6 +35,9 @@ pub struct Stored {
 /// Data that is read in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
+    /// Whose it is, to name it should it be damaged.
+    subject: Subject,
+    sequence: u64,
     number: u64,
     /// Bytes of data.
     pub size: u64,
@@ -82,20 +85,18 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
         }
         // A block removed since the scan cannot be read any more; that is no damage.
         let left = limit - page.messages.len();
-        let body = bodies.of(stores, &scan.blocks[index..], left).await;
-        let messages =
-            match body.map_err(|error| damaged(subject, block, error)).and_then(|b| decode(subject, block, b)) {
-                Ok(messages) => messages,
-                Err(damage @ Error::DataLoss(_)) if is_still_there(stores, subject, block).await? => {
-                    page.damage = Some(damage);
-                    return Ok(page);
-                }
-                Err(Error::DataLoss(_)) => {
-                    page.next = block.end();
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
+        let messages = match bodies.messages(stores, subject, &scan.blocks[index..], left).await {
+            Ok(messages) => messages,
+            Err(damage @ Error::DataLoss(_)) if is_still_there(stores, subject, block).await? => {
+                page.damage = Some(damage);
+                return Ok(page);
+            }
+            Err(Error::DataLoss(_)) => {
+                page.next = block.end();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         for stored in messages {
             if stored.sequence < start {
                 continue;
@@ -121,8 +122,7 @@ pub async fn read(stores: &Stores, subject: &Subject, from: u64, limit: usize, n
 /// # Errors
 /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
 pub async fn read_block(stores: &Stores, subject: &Subject, block: &Block) -> Result<Vec<Stored>> {
-    let body = Bodies::default().of(stores, std::slice::from_ref(block), 1).await;
-    decode(subject, block, body.map_err(|error| damaged(subject, block, error))?)
+    Bodies::default().messages(stores, subject, std::slice::from_ref(block), 1).await
 }
 
 /// Bodies fetched ahead: neighbours in a segment come with one read.
@@ -134,6 +134,20 @@ struct Bodies {
 }
 
 impl Bodies {
+    /// The messages of the first of these blocks, verified.
+    async fn messages(
+        &mut self,
+        stores: &Stores,
+        subject: &Subject,
+        blocks: &[Block],
+        limit: usize,
+    ) -> Result<Vec<Stored>> {
+        match self.of(stores, blocks, limit).await {
+            Ok(body) => decode(subject, &blocks[0], body),
+            Err(error) => Err(damaged(subject, blocks[0].first, blocks[0].end() - 1, error)),
+        }
+    }
+
     /// The body of the first of these blocks. If it is a slice, the slices of following blocks are read along with it:
     /// as many as lie behind it without much between, for about `limit` messages, up to [`BYTES_MAX`].
     async fn of(&mut self, stores: &Stores, blocks: &[Block], limit: usize) -> Result<Bytes> {
@@ -174,7 +188,7 @@ impl Bodies {
 
 /// Verifies a body and takes its records out.
 fn decode(subject: &Subject, block: &Block, body: Bytes) -> Result<Vec<Stored>> {
-    let damaged = |problem: &str| damaged(subject, block, Error::DataLoss(problem.into()));
+    let damaged = |problem: &str| damaged(subject, block.first, block.end() - 1, Error::DataLoss(problem.into()));
     if crc32fast::hash(&body) != block.crc {
         return Err(damaged("its checksum does not match"));
     }
@@ -184,9 +198,14 @@ fn decode(subject: &Subject, block: &Block, body: Bytes) -> Result<Vec<Stored>> 
         return Err(damaged("it holds another number of records than its row says"));
     }
     let object = match &block.placement {
-        Placement::Object { object, size, sha256, part_crcs, .. } => {
-            Some(Object { number: *object, size: *size, sha256: *sha256, part_crcs: part_crcs.clone() })
-        }
+        Placement::Object { object, size, sha256, part_crcs, .. } => Some(Object {
+            subject: subject.clone(),
+            sequence: block.first,
+            number: *object,
+            size: *size,
+            sha256: *sha256,
+            part_crcs: part_crcs.clone(),
+        }),
         Placement::Inline(_) | Placement::Slice { .. } => None,
     };
     let stored = |(record, sequence)| Stored { sequence, record, object: object.clone() };
@@ -194,13 +213,11 @@ fn decode(subject: &Subject, block: &Block, body: Bytes) -> Result<Vec<Stored>> 
 }
 
 /// Names the block in an error about its bytes.
-fn damaged(subject: &Subject, block: &Block, error: Error) -> Error {
+fn damaged(subject: &Subject, first: u64, last: u64, error: Error) -> Error {
     let Error::DataLoss(problem) = error else { return error };
     Error::DataLoss(format!(
-        "block {} to {} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
-         'minitoolstream purge' or an ack beyond it passes it",
-        block.first,
-        block.end() - 1
+        "block {first} to {last} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
+         'minitoolstream purge' or an ack beyond it passes it"
     ))
 }
 
@@ -221,7 +238,7 @@ impl Object {
     /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
     pub async fn read_part(&self, stores: &Stores, index: usize) -> Result<Bytes> {
         let offset = (index * OBJECT_PART) as u64;
-        let bytes = stores.payload.read(self.key(), offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
+        let bytes = self.read(stores, offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
         self.verify(index, &bytes)?;
         Ok(bytes)
     }
@@ -231,17 +248,25 @@ impl Object {
     /// # Errors
     /// As for [`read_part`](Self::read_part).
     pub async fn read_all(&self, stores: &Stores) -> Result<Bytes> {
-        let bytes = stores.payload.read(self.key(), 0, self.size).await?;
+        let bytes = self.read(stores, 0, self.size).await?;
         bytes.chunks(OBJECT_PART).enumerate().try_for_each(|(index, part)| self.verify(index, part))?;
         Ok(bytes)
     }
 
+    async fn read(&self, stores: &Stores, offset: u64, len: u64) -> Result<Bytes> {
+        stores.payload.read(self.key(), offset, len).await.map_err(|error| self.damaged(error))
+    }
+
     fn verify(&self, index: usize, part: &[u8]) -> Result<()> {
         if self.part_crcs.get(index) != Some(&crc32fast::hash(part)) {
-            let key = self.key();
-            return Err(Error::DataLoss(format!("{key} is damaged: the checksum of part {index} does not match")));
+            let problem = format!("the checksum of part {index} of {} does not match", self.key());
+            return Err(self.damaged(Error::DataLoss(problem)));
         }
         Ok(())
+    }
+
+    fn damaged(&self, error: Error) -> Error {
+        damaged(&self.subject, self.sequence, self.sequence, error)
     }
 
     fn key(&self) -> PayloadKey {

@@ -1,14 +1,19 @@
 //! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]).
 //!
-//! Ports are chosen by the system, data lives in a temporary directory, and everything ends with the value.
+//! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
+//! the value.
 
 // A test that cannot set up its broker has failed: it says so by panicking.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod broker;
+mod disk;
+/// A plain HTTP client.
+pub mod http;
 mod process;
 
 pub use broker::TestBroker;
+pub use disk::SmallDisk;
 pub use process::Process;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.

@@ -158,16 +158,13 @@ impl Journaled {
         let applied = Snapshot { transaction }.get(FACTS, FACT_APPLIED)?;
         let applied = applied.map_or(Ok(0), |value| tables::read_u64("facts", FACT_APPLIED, &value))?;
         let path = dir.join("journal");
-        let mut replayed = applied;
-        let journal = Journal::open(&path, applied, |payload| {
-            replayed += 1;
-            let batch = Batch::decode(payload).ok_or_else(|| {
-                Error::DataLoss(format!("'{}': transaction {replayed} cannot be read", path.display()))
-            })?;
-            apply(&database, &batch, replayed, Durability::None)
+        let journal = Journal::open(&path, applied, |number, payload| {
+            let batch = Batch::decode(payload)
+                .ok_or_else(|| Error::DataLoss(format!("'{}': transaction {number} cannot be read", path.display())))?;
+            apply(&database, &batch, number, Durability::None)
         })?;
-        if replayed > applied {
-            tracing::info!(transactions = replayed - applied, "replayed the journal");
+        if journal.last() > applied {
+            tracing::info!(transactions = journal.last() - applied, "replayed the journal");
         }
         Ok(Self { database, journal: Mutex::new(journal) })
     }
@@ -212,7 +209,8 @@ fn open_database(path: &Path) -> Result<Database> {
         other => Error::unavailable(format!("'{}' cannot be opened: {other}", path.display())),
     };
     let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| named(error.into()))?;
-    let transaction = database.begin_write().map_err(|error| named(error.into()))?;
+    let mut transaction = database.begin_write().map_err(|error| named(error.into()))?;
+    transaction.set_quick_repair(true);
     for table in TABLES {
         transaction.open_table(table).map_err(|error| named(error.into()))?;
     }

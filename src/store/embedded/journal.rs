@@ -45,34 +45,43 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or creates the journal and hands the payload of every frame after number `applied` to `replay`, in order.
+    /// Opens or creates the journal and hands number and payload of every frame after number `applied` to `replay`, in
+    /// order. `replay` may fail half-way: what it applied is then passed over the next time.
     ///
     /// # Errors
-    /// [`Error::DataLoss`] if a frame is damaged that newer ones follow.
-    pub(super) fn open(path: &Path, applied: u64, mut replay: impl FnMut(&[u8]) -> Result<()>) -> Result<Self> {
+    /// [`Error::DataLoss`] if a frame is damaged that newer ones follow: nothing is replayed then.
+    pub(super) fn open(path: &Path, applied: u64, mut replay: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<Self> {
         let failed = |error: io::Error| failed(path, "opened", &error);
         if !path.exists() {
             create(path).map_err(failed)?;
         }
         let bytes = std::fs::read(path).map_err(failed)?;
-        let (mut at, mut next) = (0, applied + 1);
+        let mut chain = Vec::new();
+        let mut at = 0;
         while let Some((number, payload)) = frame_at(&bytes, at)
-            && number == next
+            && chain.last().is_none_or(|(last, _)| number == last + 1)
         {
-            replay(payload)?;
+            chain.push((number, payload));
             at += padded(payload.len());
-            next += 1;
         }
+        let first = chain.first().map_or(applied + 1, |(first, _)| *first);
+        let last = chain.last().map_or(applied, |(last, _)| *last).max(applied);
         let mut behind = (at..bytes.len()).step_by(ALIGN).filter_map(|at| frame_at(&bytes, at));
-        if behind.any(|(number, _)| number > next) {
+        if first > applied + 1 || behind.any(|(number, _)| number > last) {
+            let (missing, at) = if first > applied + 1 { (applied + 1, 0) } else { (last + 1, at) };
             return Err(Error::DataLoss(format!(
-                "'{}' is damaged at byte {at}: transaction {next} cannot be read, and later ones follow; restore the \
+                "'{}' is damaged at byte {at}: transaction {missing} cannot be read, and later ones follow; restore the \
                  data directory from a backup",
                 path.display()
             )));
         }
+        // A chain that the database has all of is of no more use: the next frame takes its place.
+        let end = if last > applied { at as u64 } else { 0 };
+        for (number, payload) in chain.into_iter().filter(|(number, _)| *number > applied) {
+            replay(number, payload)?;
+        }
         let file = open_direct(path).map_err(failed)?;
-        Ok(Self { path: path.into(), file, end: at as u64, next, buffer: AlignedBuffer::default() })
+        Ok(Self { path: path.into(), file, end, next: last + 1, buffer: AlignedBuffer::default() })
     }
 
     /// Makes a payload of `len` bytes, which `fill` writes, durable as the next frame. Gives `false` if the journal has no
@@ -182,7 +191,7 @@ mod tests {
 
         fn open(&self, applied: u64) -> Result<(Journal, Vec<Vec<u8>>)> {
             let mut frames = Vec::new();
-            let journal = Journal::open(&self.path, applied, |payload| {
+            let journal = Journal::open(&self.path, applied, |_, payload| {
                 frames.push(payload.to_vec());
                 Ok(())
             })?;
@@ -235,6 +244,43 @@ mod tests {
         assert_eq!(frames, [b"one".to_vec()]);
         append(&mut journal, b"two");
         assert_eq!(fixture.open(0).unwrap().1, [b"one".to_vec(), b"two".to_vec()]);
+    }
+
+    #[test]
+    fn p1_a_replay_that_failed_half_way_goes_on_where_it_stood() {
+        let fixture = Fixture::new();
+        let (mut journal, _) = fixture.open(0).unwrap();
+        for payload in [b"one", b"two", b"six"] {
+            append(&mut journal, payload);
+        }
+        drop(journal);
+        let failing = Journal::open(&fixture.path, 0, |number, _| match number {
+            1 | 2 => Ok(()),
+            _ => Err(Error::unavailable("the disk is full")),
+        });
+        assert!(failing.is_err());
+        let (mut journal, frames) = fixture.open(2).unwrap();
+        assert_eq!(frames, [b"six"], "the database had two of three");
+        append(&mut journal, b"ten");
+        drop(journal);
+        assert_eq!(fixture.open(2).unwrap().1, [b"six", b"ten"]);
+        let (mut journal, frames) = fixture.open(4).unwrap();
+        assert!(frames.is_empty());
+        append(&mut journal, b"new");
+        drop(journal);
+        assert_eq!(fixture.open(4).unwrap().1, [b"new"]);
+    }
+
+    #[test]
+    fn p7_damage_of_the_first_frame_is_refused() {
+        let fixture = Fixture::new();
+        let (mut journal, _) = fixture.open(0).unwrap();
+        for payload in [b"one", b"two"] {
+            append(&mut journal, payload);
+        }
+        let file = OpenOptions::new().write(true).open(&fixture.path).unwrap();
+        file.write_all_at(b"X", HEADER as u64).unwrap();
+        assert!(matches!(fixture.open(0), Err(Error::DataLoss(_))));
     }
 
     #[test]

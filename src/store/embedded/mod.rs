@@ -27,8 +27,11 @@ use std::{
 pub use files::Files;
 pub use metadata::EmbeddedMetadata;
 
-use super::Stores;
-use crate::error::{Error, Result};
+use super::{Stores, abandoned};
+use crate::{
+    error::{Error, Result},
+    types::Timestamp,
+};
 
 /// Both embedded stores of one data directory.
 ///
@@ -58,28 +61,9 @@ impl Embedded {
         })
         .await?;
         let stores = Stores { metadata: Arc::new(metadata), payload: Arc::new(files) };
-        close_abandoned(&stores).await?;
+        // Garbage of an earlier process has no readers: it waits for nothing.
+        abandoned::close(&stores, Timestamp::default()).await?;
         Ok(Self { stores, _lock: lock })
-    }
-}
-
-/// Seals the segments and objects that a process left open: nobody writes to them any more.
-async fn close_abandoned(stores: &Stores) -> Result<()> {
-    let page = 1000;
-    let mut after = 0;
-    loop {
-        let rows = stores.metadata.payloads(after, page).await?;
-        for row in rows.iter().filter(|row| row.open) {
-            if let crate::block::PayloadKey::Segment(number) = row.key {
-                stores.payload.seal(number, row.len).await?;
-            }
-            // The clock is not needed: garbage of an earlier process has no readers.
-            stores.metadata.seal_payload(row.key, Default::default()).await?;
-        }
-        match rows.last() {
-            Some(row) if rows.len() == page => after = row.key.number(),
-            _ => return Ok(()),
-        }
     }
 }
 

@@ -1,0 +1,113 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use minitoolstream::{
+    block::PayloadKey,
+    error::Result,
+    store::{
+        Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, Stores, SubjectRow,
+        embedded::Embedded,
+    },
+    types::{DurableName, Subject, SubjectFilter, Timestamp},
+};
+use tokio::sync::Semaphore;
+
+/// Real stores in which the answer to a commit waits at a gate, after the commit is durable.
+pub(crate) struct Gated {
+    pub(crate) stores: Stores,
+    /// One permit lets one answer through.
+    pub(crate) gate: Arc<Semaphore>,
+    /// One permit for each commit that is durable.
+    pub(crate) durable: Arc<Semaphore>,
+    _embedded: Embedded,
+    _dir: tempfile::TempDir,
+}
+
+struct Metadata {
+    inner: Arc<dyn MetadataStore>,
+    gate: Arc<Semaphore>,
+    durable: Arc<Semaphore>,
+}
+
+impl Gated {
+    pub(crate) async fn open() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(dir.path(), 0).await.unwrap();
+        let (gate, durable) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+        let metadata =
+            Metadata { inner: embedded.stores.metadata.clone(), gate: gate.clone(), durable: durable.clone() };
+        let stores = Stores { metadata: Arc::new(metadata), payload: embedded.stores.payload.clone() };
+        Self { stores, gate, durable, _embedded: embedded, _dir: dir }
+    }
+
+    /// Waits until one more commit is durable.
+    pub(crate) async fn commit_is_durable(&self) {
+        self.durable.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl MetadataStore for Metadata {
+    async fn commit(&self, group: Group) -> Result<Committed> {
+        let committed = self.inner.commit(group).await;
+        self.durable.add_permits(1);
+        self.gate.acquire().await.unwrap().forget();
+        committed
+    }
+
+    async fn subject(&self, subject: &Subject) -> Result<Option<SubjectRow>> {
+        self.inner.subject(subject).await
+    }
+
+    async fn subjects(&self, filter: &SubjectFilter, after: &str, limit: usize) -> Result<Vec<SubjectRow>> {
+        self.inner.subjects(filter, after, limit).await
+    }
+
+    async fn blocks(&self, subject: &Subject, from: u64, blocks_max: usize, bytes_max: u64) -> Result<BlockScan> {
+        self.inner.blocks(subject, from, blocks_max, bytes_max).await
+    }
+
+    async fn position(&self, durable: &DurableName, subject: &Subject) -> Result<u64> {
+        self.inner.position(durable, subject).await
+    }
+
+    async fn positions(&self, after: Option<&(DurableName, Subject)>, limit: usize) -> Result<Vec<Ack>> {
+        self.inner.positions(after, limit).await
+    }
+
+    async fn purge(&self, subject: &Subject, up_to: u64, blocks_max: usize, now: Timestamp) -> Result<Purged> {
+        self.inner.purge(subject, up_to, blocks_max, now).await
+    }
+
+    async fn expire(&self, now: Timestamp, blocks_max: usize) -> Result<Expired> {
+        self.inner.expire(now, blocks_max).await
+    }
+
+    async fn forget_ids(&self, now: Timestamp, limit: usize) -> Result<usize> {
+        self.inner.forget_ids(now, limit).await
+    }
+
+    async fn open_payload(&self, kind: fn(u64) -> PayloadKey) -> Result<PayloadKey> {
+        self.inner.open_payload(kind).await
+    }
+
+    async fn seal_payload(&self, key: PayloadKey, now: Timestamp) -> Result<()> {
+        self.inner.seal_payload(key, now).await
+    }
+
+    async fn payloads(&self, after: u64, limit: usize) -> Result<Vec<PayloadRow>> {
+        self.inner.payloads(after, limit).await
+    }
+
+    async fn garbage(&self, before: Timestamp, limit: usize) -> Result<Vec<Garbage>> {
+        self.inner.garbage(before, limit).await
+    }
+
+    async fn forget_garbage(&self, removed: &[Garbage]) -> Result<()> {
+        self.inner.forget_garbage(removed).await
+    }
+
+    async fn writable(&self) -> Result<()> {
+        self.inner.writable().await
+    }
+}
