@@ -5,6 +5,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::value_parser;
 use futures_util::StreamExt;
 use minitoolstream_client::{Client, Fetch as Request, Message, Messages};
 
@@ -33,7 +34,7 @@ pub(super) struct Fetch {
     #[arg(short, long, conflicts_with = "durable")]
     from: Option<u64>,
     /// At most this many messages.
-    #[arg(short, long, default_value_t = 10, conflicts_with = "all")]
+    #[arg(short, long, default_value_t = 10, conflicts_with = "all", value_parser = value_parser!(u32).range(1..))]
     limit: u32,
     /// Everything there is.
     #[arg(long)]
@@ -54,7 +55,7 @@ pub(super) struct Tail {
     #[arg(short, long)]
     from: Option<u64>,
     /// Stop after this many messages.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = value_parser!(u32).range(1..))]
     limit: Option<u32>,
     #[command(flatten)]
     sink: SinkArgs,
@@ -82,6 +83,7 @@ impl Fetch {
             (None, Some(_)) => None,
         };
         let progress = output::progress(None, "messages", session.format);
+        let mut first = true;
         while left > 0 {
             let step = left.min(ACK_EVERY);
             let request = match (from, &self.durable) {
@@ -93,7 +95,8 @@ impl Fetch {
             let mut count = 0;
             while let Some(message) = messages.next().await {
                 let message = message?;
-                progress.suspend(|| sink.head(&message, left == self.limit && count == 0))?;
+                progress.suspend(|| sink.head(&message, first))?;
+                first = false;
                 sink.write(&message).await?;
                 last = Some(message.sequence);
                 count += 1;
@@ -189,8 +192,8 @@ impl Sink {
         if let Some(dir) = path.parent() {
             tokio::fs::create_dir_all(dir).await.with_context(context)?;
         }
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.part", message.sequence));
+        // A name of its own: with something appended, a long name could be too long for the file system.
+        let beside = path.with_file_name(format!(".{}.part", message.sequence));
         let mut file = tokio::fs::File::create(&beside).await.with_context(context)?;
         let mut data = self.data(message).await?;
         while let Some(piece) = data.next().await {
@@ -220,7 +223,13 @@ fn file_name(message: &Message) -> anyhow::Result<PathBuf> {
     let name: PathBuf =
         path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
     if name.as_os_str().is_empty() || name.components().any(|part| !matches!(part, Component::Normal(_))) {
-        bail!("message {} has the path '{}', which leads out of the directory", message.sequence, path.display());
+        let Message { subject, sequence, .. } = message;
+        bail!(
+            "message {sequence} of {subject} has the path '{}', which leads out of the directory: go on with --from {}, or \
+             ack {sequence} to pass it",
+            path.display(),
+            sequence + 1
+        );
     }
     Ok(name)
 }
