@@ -1,4 +1,4 @@
-use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use minitoolstream::{
@@ -110,7 +110,10 @@ fn init_logs(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(directives).with_context(|| {
         format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level)
     })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Arc::new(std::io::stderr()));
     let result = match config.log_format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),
