@@ -67,7 +67,10 @@ async fn online(session: &Session, progress: &ProgressBar) -> anyhow::Result<Che
 
 async fn offline(dir: &std::path::Path, progress: &ProgressBar, format: Format) -> anyhow::Result<CheckSummary> {
     if !dir.join("meta.redb").exists() {
-        bail!("'{}' is no data directory of a broker: it has no meta.redb", dir.display());
+        bail!(
+            "'{}' is no data directory of a broker, it has no meta.redb: give the one that 'serve' was started with",
+            dir.display()
+        );
     }
     let embedded = Embedded::open(dir, 0).await?;
     let mut printed = Ok(());

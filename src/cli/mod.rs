@@ -93,7 +93,7 @@ pub(crate) fn run() -> ExitCode {
     let session = Session { address, format: output };
     let result = match command {
         Command::Serve(serve) => serve.run(output),
-        Command::Config(config) => config.run(),
+        Command::Config(config) => config.run(output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "minitoolstream", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
