@@ -133,6 +133,11 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
     supervisors.spawn(alive);
     let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper };
+    // Whoever is told that the broker is ready may publish at once.
+    storage.up().await;
+    for publisher in &publishers {
+        publisher.up().await;
+    }
 
     let broker = Broker {
         config: config.clone(),
