@@ -7,6 +7,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::value_parser;
 use futures_util::StreamExt;
+use minitoolstream::shutdown::Signals;
 use minitoolstream_client::{Client, Fetch as Request, Message, Messages};
 
 use super::{
@@ -128,6 +129,8 @@ impl Tail {
         };
         let mut messages: Messages = client.fetch(request).await?;
         let sink = Sink { client, args: self.sink, format: session.format };
+        // Listened to in all rounds: a signal that comes while something is printed must not be lost.
+        let mut signals = Signals::listen().context("signals cannot be received")?;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -138,10 +141,7 @@ impl Tail {
                     }
                     None => return Ok(ExitCode::SUCCESS),
                 },
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
-                    return Ok(ExitCode::SUCCESS);
-                }
+                _ = signals.next() => return Ok(ExitCode::SUCCESS),
             }
         }
     }
