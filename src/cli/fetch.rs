@@ -12,7 +12,7 @@ use minitoolstream_client::{Client, Fetch as Request, Message, Messages};
 
 use super::{
     Session,
-    output::{self, Format},
+    output::{self, Format, printable},
 };
 
 /// Messages read between two acks.
@@ -165,10 +165,14 @@ impl Sink {
         if first {
             output::print_line(&format!("{:>10}  {:<24}  {:>10}  DATA", "SEQUENCE", "TIME", "SIZE"))?;
         }
-        let mut headers: Vec<_> = message.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        headers.sort();
+        let mut shown: Vec<String> =
+            message.headers.iter().map(|(name, value)| printable(&format!("{name}={value}")).collect()).collect();
+        shown.sort();
+        if message.size() > 0 {
+            shown.insert(0, output::preview(message));
+        }
         let (time, size) = (output::time(message.timestamp), output::bytes(message.size()));
-        let shown = format!("{} {}", output::preview(message), headers.join(" "));
+        let shown = shown.join(" ");
         output::print_line(format!("{:>10}  {time:<24}  {size:>10}  {shown}", message.sequence).trim_end())
     }
 
@@ -216,10 +220,10 @@ type Pieces =
 
 /// Where a message is written below the directory: never outside it.
 fn file_name(message: &Message) -> anyhow::Result<PathBuf> {
-    let Some(path) = message.headers.get("path") else {
+    let Some(given) = message.headers.get("path") else {
         return Ok(message.sequence.to_string().into());
     };
-    let path = Path::new(path);
+    let path = Path::new(given);
     let name: PathBuf =
         path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
     if name.as_os_str().is_empty() || name.components().any(|part| !matches!(part, Component::Normal(_))) {
@@ -227,7 +231,7 @@ fn file_name(message: &Message) -> anyhow::Result<PathBuf> {
         bail!(
             "message {sequence} of {subject} has the path '{}', which leads out of the directory: go on with --from {}, or \
              ack {sequence} to pass it",
-            path.display(),
+            printable(given).collect::<String>(),
             sequence + 1
         );
     }

@@ -15,10 +15,12 @@ use serde_json::json;
 
 use super::{
     Session,
-    output::{self, Format},
+    output::{self, Format, printable},
 };
 
-/// Publishes data, files or standard input. Ends when every message is on the broker's stable storage.
+/// Publishes data, files or standard input.
+///
+/// Ends when every message is on the broker's stable storage.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -277,11 +279,12 @@ impl Sent {
     fn print(&mut self, name: &str, published: Published) -> anyhow::Result<()> {
         self.stored += 1;
         let Published { sequence, duplicate } = published;
+        let name_shown: String = printable(name).collect();
         let line = match self.format {
             Format::Json if name.is_empty() => json!({ "sequence": sequence, "duplicate": duplicate }).to_string(),
             Format::Json => json!({ "sequence": sequence, "duplicate": duplicate, "path": name }).to_string(),
-            Format::Text if duplicate => format!("{sequence} (duplicate)  {name}"),
-            Format::Text => format!("{sequence}  {name}"),
+            Format::Text if duplicate => format!("{sequence} (duplicate)  {name_shown}"),
+            Format::Text => format!("{sequence}  {name_shown}"),
         };
         self.progress.suspend(|| output::print_line(line.trim_end()))
     }
