@@ -1,6 +1,6 @@
 use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use minitoolstream::{
     app,
     config::{Config, LogFormat},
@@ -66,7 +66,9 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("signals cannot be received")?;
     let data_dir = config.data_dir.display().to_string();
     let mut running = app::start(config).await?;
-    announce(&running, &data_dir, format)?;
+    if let Err(error) = announce(&running, &data_dir, format) {
+        tracing::warn!(error = format!("{error:#}"), "nobody could be told that the broker is ready");
+    }
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "stopping"),
         reason = running.failed() => {
@@ -107,9 +109,9 @@ fn init_logs(config: &Config) -> anyhow::Result<()> {
         true => config.log_level.clone(),
         false => format!("{OTHERS},minitoolstream={}", config.log_level),
     };
-    let filter = EnvFilter::builder().parse(directives).with_context(|| {
-        format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level)
-    })?;
+    let Ok(filter) = EnvFilter::builder().parse(directives) else {
+        bail!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level);
+    };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
