@@ -15,8 +15,10 @@ use super::{
     output::{self, Format},
 };
 
-/// Verifies every checksum, and that accepted = live + expired + purged for every subject. Exits with 0 if all is well,
-/// with 1 if something was found.
+/// Verifies every checksum, and that the books balance.
+///
+/// The books balance if accepted = live + expired + purged for every subject. Exits with 0 if all is well, with 1 if
+/// something was found.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Without --data-dir the running broker is asked. With it, the directory is examined while no broker runs, counts of \

@@ -4,7 +4,9 @@ use minitoolstream::config;
 
 use super::output::{self, Format};
 
-/// Prints the effective configuration: defaults, the file, the environment. What is printed can be used as a file.
+/// Prints the effective configuration, or checks it.
+///
+/// It is made of defaults, the file, and the environment. What is printed can be used as a file.
 #[derive(clap::Args)]
 pub(super) struct Config {
     /// Configuration file (YAML).

@@ -18,8 +18,9 @@ use super::{
 /// Messages read between two acks.
 const ACK_EVERY: u32 = 500;
 
-/// Reads messages: after a durable consumer's position, or from a sequence on. Reading moves no position unless --ack is
-/// given.
+/// Reads messages: after a consumer's position, or from a sequence on.
+///
+/// Reading moves no position unless --ack is given.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,7 +48,9 @@ pub(super) struct Fetch {
     sink: SinkArgs,
 }
 
-/// Prints messages as they come, until interrupted. Goes on after a broken connection.
+/// Prints messages as they come, until interrupted.
+///
+/// Goes on after a broken connection.
 #[derive(clap::Args)]
 pub(super) struct Tail {
     /// What to follow.

@@ -14,7 +14,9 @@ use super::output::{self, Format};
 /// From which level on other crates are heard.
 const OTHERS: &str = "warn";
 
-/// Runs the broker. Without any option it listens on loopback and keeps its data in ./data.
+/// Runs the broker.
+///
+/// Without any option it listens on loopback and keeps its data in ./data.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Settings come from defaults, then the file, then the environment, then these options; 'minitoolstream config' prints \

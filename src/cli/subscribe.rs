@@ -10,7 +10,9 @@ use super::{
     output::{self, Format},
 };
 
-/// Prints a notification whenever a subject has something new, until interrupted. Goes on after a broken connection.
+/// Prints a notification whenever a subject has something new, until interrupted.
+///
+/// Goes on after a broken connection.
 #[derive(clap::Args)]
 pub(super) struct Subscribe {
     /// What to watch.
