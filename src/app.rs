@@ -5,7 +5,7 @@
 //! stop:  unready ─▶ no new work ─▶ streams and commits end, within the deadline ─▶ actors ─▶ HTTP
 //! ```
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -135,6 +135,11 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
     supervisors.spawn(alive);
     let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper };
+    // Whoever is told that the broker is ready may publish at once.
+    storage.up().await;
+    for publisher in &publishers {
+        publisher.up().await;
+    }
 
     let broker = Broker {
         config: config.clone(),
@@ -211,10 +216,11 @@ impl Running {
 async fn listen(config: &Config, port: u16, key: &str) -> Result<TcpListener> {
     let address = SocketAddr::new(config.host, port);
     TcpListener::bind(address).await.map_err(|error| {
-        Error::unavailable(format!(
-            "cannot listen on {address} ({key}): {error}; stop what uses the port, or set {key} to another (0 lets the \
-             system choose)"
-        ))
+        let advice = match error.kind() {
+            ErrorKind::AddrNotAvailable => "set server.host to an address of this machine".to_owned(),
+            _ => format!("stop what uses the port, or set {key} to another (0 lets the system choose)"),
+        };
+        Error::unavailable(format!("cannot listen on {address} ({key}): {error}; {advice}"))
     })
 }
 

@@ -97,8 +97,12 @@ impl Connect {
     }
 
     fn endpoint(&self) -> Result<Endpoint> {
-        let endpoint = Endpoint::from_shared(self.address.clone())
-            .map_err(|error| Error::Invalid(format!("'{}' is no address: {error}", self.address)))?;
+        let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
+            Error::Invalid(format!(
+                "'{}' is no address ({error}): give one such as http://127.0.0.1:50051",
+                self.address
+            ))
+        })?;
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)

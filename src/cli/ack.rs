@@ -7,7 +7,9 @@ use super::{
     output::{self, Format},
 };
 
-/// Acknowledges everything up to and including a sequence. The position of a consumer never moves backwards.
+/// Acknowledges everything up to and including a sequence.
+///
+/// The position of a consumer never moves backwards.
 #[derive(clap::Args)]
 pub(super) struct Ack {
     /// The durable consumer.

@@ -15,8 +15,10 @@ use super::{
     output::{self, Format},
 };
 
-/// Verifies every checksum, and that accepted = live + expired + purged for every subject. Exits with 0 if all is well,
-/// with 1 if something was found.
+/// Verifies every checksum, and that the books balance.
+///
+/// The books balance if accepted = live + expired + purged for every subject. Exits with 0 if all is well, with 1 if
+/// something was found.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Without --data-dir the running broker is asked. With it, the directory is examined while no broker runs, counts of \
@@ -67,7 +69,10 @@ async fn online(session: &Session, progress: &ProgressBar) -> anyhow::Result<Che
 
 async fn offline(dir: &std::path::Path, progress: &ProgressBar, format: Format) -> anyhow::Result<CheckSummary> {
     if !dir.join("meta.redb").exists() {
-        bail!("'{}' is no data directory of a broker: it has no meta.redb", dir.display());
+        bail!(
+            "'{}' is no data directory of a broker, it has no meta.redb: give the one that 'serve' was started with",
+            dir.display()
+        );
     }
     let embedded = Embedded::open(dir, 0).await?;
     let mut printed = Ok(());

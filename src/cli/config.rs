@@ -2,9 +2,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use minitoolstream::config;
 
-use super::output;
+use super::output::{self, Format};
 
-/// Prints the effective configuration: defaults, the file, the environment. What is printed can be used as a file.
+/// Prints the effective configuration, or checks it.
+///
+/// It is made of defaults, the file, and the environment. What is printed can be used as a file.
 #[derive(clap::Args)]
 pub(super) struct Config {
     /// Configuration file (YAML).
@@ -19,14 +21,17 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         if self.reference {
             output::print_line(config::reference().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         let config = config::Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
-        if !self.check {
-            output::print_line(config.to_yaml().trim_end())?;
+        let yaml = config.to_yaml();
+        match format {
+            _ if self.check => {}
+            Format::Text => output::print_line(yaml.trim_end())?,
+            Format::Json => output::print_json(&serde_yaml_ng::from_str(&yaml)?)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,19 +5,22 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::value_parser;
 use futures_util::StreamExt;
+use minitoolstream::shutdown::Signals;
 use minitoolstream_client::{Client, Fetch as Request, Message, Messages};
 
 use super::{
     Session,
-    output::{self, Format},
+    output::{self, Format, printable},
 };
 
 /// Messages read between two acks.
 const ACK_EVERY: u32 = 500;
 
-/// Reads messages: after a durable consumer's position, or from a sequence on. Reading moves no position unless --ack is
-/// given.
+/// Reads messages: after a consumer's position, or from a sequence on.
+///
+/// Reading moves no position unless --ack is given.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,7 +36,7 @@ pub(super) struct Fetch {
     #[arg(short, long, conflicts_with = "durable")]
     from: Option<u64>,
     /// At most this many messages.
-    #[arg(short, long, default_value_t = 10, conflicts_with = "all")]
+    #[arg(short, long, default_value_t = 10, conflicts_with = "all", value_parser = value_parser!(u32).range(1..))]
     limit: u32,
     /// Everything there is.
     #[arg(long)]
@@ -45,7 +48,9 @@ pub(super) struct Fetch {
     sink: SinkArgs,
 }
 
-/// Prints messages as they come, until interrupted. Goes on after a broken connection.
+/// Prints messages as they come, until interrupted.
+///
+/// Goes on after a broken connection.
 #[derive(clap::Args)]
 pub(super) struct Tail {
     /// What to follow.
@@ -54,7 +59,7 @@ pub(super) struct Tail {
     #[arg(short, long)]
     from: Option<u64>,
     /// Stop after this many messages.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = value_parser!(u32).range(1..))]
     limit: Option<u32>,
     #[command(flatten)]
     sink: SinkArgs,
@@ -82,6 +87,7 @@ impl Fetch {
             (None, Some(_)) => None,
         };
         let progress = output::progress(None, "messages", session.format);
+        let mut first = true;
         while left > 0 {
             let step = left.min(ACK_EVERY);
             let request = match (from, &self.durable) {
@@ -93,7 +99,8 @@ impl Fetch {
             let mut count = 0;
             while let Some(message) = messages.next().await {
                 let message = message?;
-                progress.suspend(|| sink.head(&message, left == self.limit && count == 0))?;
+                progress.suspend(|| sink.head(&message, first))?;
+                first = false;
                 sink.write(&message).await?;
                 last = Some(message.sequence);
                 count += 1;
@@ -125,6 +132,8 @@ impl Tail {
         };
         let mut messages: Messages = client.fetch(request).await?;
         let sink = Sink { client, args: self.sink, format: session.format };
+        // Listened to in all rounds: a signal that comes while something is printed must not be lost.
+        let mut signals = Signals::listen().context("signals cannot be received")?;
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -135,10 +144,7 @@ impl Tail {
                     }
                     None => return Ok(ExitCode::SUCCESS),
                 },
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
-                    return Ok(ExitCode::SUCCESS);
-                }
+                _ = signals.next() => return Ok(ExitCode::SUCCESS),
             }
         }
     }
@@ -162,10 +168,14 @@ impl Sink {
         if first {
             output::print_line(&format!("{:>10}  {:<24}  {:>10}  DATA", "SEQUENCE", "TIME", "SIZE"))?;
         }
-        let mut headers: Vec<_> = message.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        headers.sort();
+        let mut shown: Vec<String> =
+            message.headers.iter().map(|(name, value)| printable(&format!("{name}={value}")).collect()).collect();
+        shown.sort();
+        if message.size() > 0 {
+            shown.insert(0, output::preview(message));
+        }
         let (time, size) = (output::time(message.timestamp), output::bytes(message.size()));
-        let shown = format!("{} {}", output::preview(message), headers.join(" "));
+        let shown = shown.join(" ");
         output::print_line(format!("{:>10}  {time:<24}  {size:>10}  {shown}", message.sequence).trim_end())
     }
 
@@ -189,8 +199,8 @@ impl Sink {
         if let Some(dir) = path.parent() {
             tokio::fs::create_dir_all(dir).await.with_context(context)?;
         }
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.part", message.sequence));
+        // A name of its own: with something appended, a long name could be too long for the file system.
+        let beside = path.with_file_name(format!(".{}.part", message.sequence));
         let mut file = tokio::fs::File::create(&beside).await.with_context(context)?;
         let mut data = self.data(message).await?;
         while let Some(piece) = data.next().await {
@@ -213,14 +223,20 @@ type Pieces =
 
 /// Where a message is written below the directory: never outside it.
 fn file_name(message: &Message) -> anyhow::Result<PathBuf> {
-    let Some(path) = message.headers.get("path") else {
+    let Some(given) = message.headers.get("path") else {
         return Ok(message.sequence.to_string().into());
     };
-    let path = Path::new(path);
+    let path = Path::new(given);
     let name: PathBuf =
         path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).collect();
     if name.as_os_str().is_empty() || name.components().any(|part| !matches!(part, Component::Normal(_))) {
-        bail!("message {} has the path '{}', which leads out of the directory", message.sequence, path.display());
+        let Message { subject, sequence, .. } = message;
+        bail!(
+            "message {sequence} of {subject} has the path '{}', which leads out of the directory: go on with --from {}, or \
+             ack {sequence} to pass it",
+            printable(given).collect::<String>(),
+            sequence + 1
+        );
     }
     Ok(name)
 }

@@ -18,12 +18,12 @@ use minitoolstream_client::{Client, Connect};
 
 use output::Format;
 
-/// A message stream for messages of any size: from one byte to many gigabytes, with acks, TTL and no loss of what was
-/// acknowledged.
+/// A message stream for messages of any size
+///
+/// From one byte to many gigabytes, with acks, TTL and no loss of what was acknowledged.
 #[derive(Parser)]
 #[command(
     version,
-    about,
     max_term_width = 120,
     after_help = "\
 Start a broker and try it:
@@ -46,27 +46,16 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs the broker.
     Serve(serve::Serve),
-    /// Publishes data, files or standard input.
     Publish(publish::Publish),
-    /// Reads messages: after a consumer's position, or from a sequence on.
     Fetch(fetch::Fetch),
-    /// Prints messages as they come, until interrupted.
     Tail(fetch::Tail),
-    /// Prints a notification whenever a subject has something new, until interrupted.
     Subscribe(subscribe::Subscribe),
-    /// Acknowledges everything up to and including a sequence.
     Ack(ack::Ack),
-    /// Lists subjects and their books.
     Subjects(subjects::Subjects),
-    /// Removes messages of a subject.
     Purge(subjects::Purge),
-    /// Verifies every checksum and that the books balance; exits with 1 if something is wrong.
     Check(check::Check),
-    /// Measures a broker: throughput, latency, CPU and memory.
     Bench(bench::Bench),
-    /// Prints the effective configuration, or checks it.
     Config(config::Config),
     /// Prints a completion script for a shell.
     Completions {
@@ -93,7 +82,7 @@ pub(crate) fn run() -> ExitCode {
     let session = Session { address, format: output };
     let result = match command {
         Command::Serve(serve) => serve.run(output),
-        Command::Config(config) => config.run(),
+        Command::Config(config) => config.run(output),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "minitoolstream", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

@@ -100,15 +100,27 @@ pub(super) fn message_json(message: &Message) -> Value {
     value
 }
 
+/// Text that stays on its line, and that a terminal takes for text: whoever published it may have meant it for more.
+pub(super) fn printable(text: &str) -> impl Iterator<Item = String> {
+    let is_harmful = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(move |c| if is_harmful(c) { c.escape_debug().to_string() } else { c.to_string() })
+}
+
 /// The beginning of a message's data on one line.
 pub(super) fn preview(message: &Message) -> String {
     const SHOWN: usize = 60;
     let Some(data) = &message.data else {
         return "(large: use --to DIR)".into();
     };
-    match std::str::from_utf8(&data[..data.len().min(SHOWN * 4)]) {
+    let start = &data[..data.len().min(SHOWN * 4)];
+    // Cut off here, the last character may be a part of one.
+    let whole = match std::str::from_utf8(start) {
+        Err(error) if error.error_len().is_none() && start.len() < data.len() => &start[..error.valid_up_to()],
+        _ => start,
+    };
+    match std::str::from_utf8(whole) {
         Ok(text) => {
-            let line: String = text.trim_end().chars().take(SHOWN).flat_map(char::escape_debug).collect();
+            let line: String = printable(text.trim_end()).take(SHOWN).collect();
             if text.chars().count() > SHOWN { format!("{line}…") } else { line }
         }
         Err(_) => "(binary)".into(),

@@ -1,22 +1,26 @@
 use std::{
     collections::VecDeque,
     io::BufRead,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use minitoolstream_client::{NewMessage, Pending, Publisher};
+use futures_util::FutureExt;
+use indicatif::ProgressBar;
+use minitoolstream_client::{NewMessage, Pending, Published, Publisher};
 use serde_json::json;
 
 use super::{
     Session,
-    output::{self, Format},
+    output::{self, Format, printable},
 };
 
-/// Publishes data, files or standard input. Ends when every message is on the broker's stable storage.
+/// Publishes data, files or standard input.
+///
+/// Ends when every message is on the broker's stable storage.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -66,29 +70,40 @@ struct Source {
 impl Publish {
     pub(super) async fn run(self, session: Session) -> anyhow::Result<ExitCode> {
         let publisher = session.connect().await?.publisher();
-        let mut sent = Sent { pending: VecDeque::new(), stored: 0, format: session.format };
-        if !self.files.is_empty() {
-            self.publish_files(&publisher, &mut sent).await?;
-        } else if self.lines {
-            self.publish_lines(&publisher, &mut sent).await?;
-        } else {
-            let data = match &self.data {
-                Some(data) => Bytes::from(data.clone()),
-                None => read_stdin().await?,
-            };
-            sent.add("", publisher.send(self.message(data, None)).await).await?;
+        let mut sent = Sent::new(session.format);
+        let mut result = self.send_all(&publisher, &mut sent).await;
+        if result.is_ok() {
+            result = sent.settle(0).await;
         }
-        sent.settle(0).await?;
+        if result.is_err() {
+            sent.settle_rest().await?;
+        }
+        sent.progress.finish_and_clear();
+        result?;
         if session.format == Format::Text && sent.stored > 1 {
             output::print_line(&format!("{} messages are stored", sent.stored))?;
         }
         Ok(ExitCode::SUCCESS)
     }
 
+    async fn send_all(&self, publisher: &Publisher, sent: &mut Sent) -> anyhow::Result<()> {
+        if !self.files.is_empty() {
+            return self.publish_files(publisher, sent).await;
+        }
+        if self.lines {
+            return self.publish_lines(publisher, sent).await;
+        }
+        let data = match &self.data {
+            Some(data) => Bytes::from(data.clone()),
+            None => read_stdin().await?,
+        };
+        sent.add("", publisher.send(self.message(data, None)).await).await
+    }
+
     async fn publish_files(&self, publisher: &Publisher, sent: &mut Sent) -> anyhow::Result<()> {
         let sources = self.sources()?;
         let several = sources.len() > 1;
-        let progress = output::progress(Some(sources.len() as u64), "files", sent.format);
+        sent.progress = output::progress(Some(sources.len() as u64), "files", sent.format);
         for (source, number) in sources.into_iter().zip(1..) {
             let data = tokio::fs::read(&source.file).await;
             let data = data.with_context(|| format!("'{}' cannot be read", source.file.display()))?;
@@ -96,10 +111,8 @@ impl Publish {
             let message = self.message(data.into(), several.then_some(number));
             let message = message.header("path", source.name.clone()).header("content-type", kind.to_string());
             sent.add(&source.name, publisher.send(message).await).await?;
-            progress.inc(1);
+            sent.progress.inc(1);
         }
-        sent.settle(0).await?;
-        progress.finish_and_clear();
         Ok(())
     }
 
@@ -112,15 +125,21 @@ impl Publish {
                 }
             }
         });
-        let progress = output::progress(None, "messages", sent.format);
+        sent.progress = output::progress(None, "messages", sent.format);
         let mut number = 0;
-        while let Some(line) = waiting.recv().await {
-            number += 1;
-            let line = line.context("standard input cannot be read as lines of text")?;
-            sent.add("", publisher.send(self.message(line.into(), Some(number))).await).await?;
-            progress.inc(1);
+        loop {
+            tokio::select! {
+                line = waiting.recv() => {
+                    let Some(line) = line else { break };
+                    number += 1;
+                    let line = line.context("standard input cannot be read as lines of text")?;
+                    sent.add("", publisher.send(self.message(line.into(), Some(number))).await).await?;
+                    sent.progress.inc(1);
+                }
+                // The next line may be long in coming.
+                settled = sent.settle_first(), if !sent.pending.is_empty() => settled?,
+            }
         }
-        progress.finish_and_clear();
         Ok(())
     }
 
@@ -144,8 +163,11 @@ impl Publish {
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
         let mut sources = Vec::new();
         for path in &self.files {
-            if !path.is_dir() {
-                sources.push(Source { file: path.clone(), name: path.to_string_lossy().into_owned() });
+            let kind = path
+                .metadata()
+                .with_context(|| format!("nothing was published: '{}' cannot be read", path.display()))?;
+            if !kind.is_dir() {
+                sources.push(Source { file: path.clone(), name: name(path)? });
             } else if self.recursive {
                 collect(path, path, &mut sources)?;
             } else {
@@ -166,11 +188,25 @@ fn collect(root: &Path, dir: &Path, sources: &mut Vec<Source>) -> anyhow::Result
         if kind.is_dir() {
             collect(root, &path, sources)?;
         } else if kind.is_file() {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
+            let name = name(path.strip_prefix(root).unwrap_or(&path))?;
             sources.push(Source { file: path, name });
         }
     }
     Ok(())
+}
+
+/// The path to publish a file under. What stands before the last '..' is left away: a path that leads out of a directory
+/// would be refused where the message is written to a file again.
+fn name(path: &Path) -> anyhow::Result<String> {
+    let below = path.components().fold(PathBuf::new(), |name, part| match part {
+        Component::ParentDir => PathBuf::new(),
+        Component::CurDir => name,
+        part => name.join(part),
+    });
+    let Ok(name) = below.into_os_string().into_string() else {
+        bail!("the name of '{}' is not UTF-8 and cannot stand in a header: rename the file", path.display());
+    };
+    Ok(name)
 }
 
 async fn read_stdin() -> anyhow::Result<Bytes> {
@@ -184,6 +220,7 @@ async fn read_stdin() -> anyhow::Result<Bytes> {
 struct Sent {
     pending: VecDeque<(String, Pending)>,
     stored: u64,
+    progress: ProgressBar,
     format: Format,
 }
 
@@ -191,35 +228,64 @@ impl Sent {
     /// The publisher's window bounds how many wait here; more are settled on the way.
     const PENDING_MAX: usize = 8192;
 
+    fn new(format: Format) -> Self {
+        Self { pending: VecDeque::new(), stored: 0, progress: ProgressBar::hidden(), format }
+    }
+
     async fn add(&mut self, name: &str, pending: Pending) -> anyhow::Result<()> {
         self.pending.push_back((name.into(), pending));
+        while !self.pending.is_empty()
+            && let Some(settled) = self.settle_first().now_or_never()
+        {
+            settled?;
+        }
         self.settle(Self::PENDING_MAX).await
     }
 
     /// Waits for the oldest acks until at most `left` are to come, and prints each.
     async fn settle(&mut self, left: usize) -> anyhow::Result<()> {
-        while self.pending.len() > left
-            && let Some((name, pending)) = self.pending.pop_front()
-        {
-            let published = match pending.await {
-                Ok(published) => published,
-                Err(error) if name.is_empty() => return Err(error.into()),
-                Err(error) => {
-                    return Err(anyhow::Error::new(error).context(format!("'{name}' was not published")));
-                }
-            };
-            self.stored += 1;
-            if self.format == Format::Json {
-                let mut line = json!({ "sequence": published.sequence, "duplicate": published.duplicate });
-                if !name.is_empty() {
-                    line["path"] = name.into();
-                }
-                output::print_json(&line)?;
-            } else {
-                let note = if published.duplicate { " (duplicate)" } else { "" };
-                output::print_line(format!("{}{note}  {name}", published.sequence).trim_end())?;
+        while self.pending.len() > left {
+            self.settle_first().await?;
+        }
+        Ok(())
+    }
+
+    /// After a failure: prints what was stored nevertheless.
+    async fn settle_rest(&mut self) -> anyhow::Result<()> {
+        while let Some((name, pending)) = self.pending.pop_front() {
+            if let Ok(published) = pending.await {
+                self.print(&name, published)?;
             }
         }
         Ok(())
+    }
+
+    /// Waits for the oldest ack and prints it. Nothing is lost if the caller stops waiting.
+    async fn settle_first(&mut self) -> anyhow::Result<()> {
+        let Some((_, pending)) = self.pending.front_mut() else {
+            return Ok(());
+        };
+        let result = pending.await;
+        let Some((name, _)) = self.pending.pop_front() else {
+            return Ok(());
+        };
+        match result {
+            Ok(published) => self.print(&name, published),
+            Err(error) if name.is_empty() => Err(error.into()),
+            Err(error) => Err(anyhow::Error::new(error).context(format!("'{name}' was not published"))),
+        }
+    }
+
+    fn print(&mut self, name: &str, published: Published) -> anyhow::Result<()> {
+        self.stored += 1;
+        let Published { sequence, duplicate } = published;
+        let name_shown: String = printable(name).collect();
+        let line = match self.format {
+            Format::Json if name.is_empty() => json!({ "sequence": sequence, "duplicate": duplicate }).to_string(),
+            Format::Json => json!({ "sequence": sequence, "duplicate": duplicate, "path": name }).to_string(),
+            Format::Text if duplicate => format!("{sequence} (duplicate)  {name_shown}"),
+            Format::Text => format!("{sequence}  {name_shown}"),
+        };
+        self.progress.suspend(|| output::print_line(line.trim_end()))
     }
 }

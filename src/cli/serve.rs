@@ -1,6 +1,6 @@
-use std::{net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use minitoolstream::{
     app,
     config::{Config, LogFormat},
@@ -14,7 +14,9 @@ use super::output::{self, Format};
 /// From which level on other crates are heard.
 const OTHERS: &str = "warn";
 
-/// Runs the broker. Without any option it listens on loopback and keeps its data in ./data.
+/// Runs the broker.
+///
+/// Without any option it listens on loopback and keeps its data in ./data.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Settings come from defaults, then the file, then the environment, then these options; 'minitoolstream config' prints \
@@ -66,7 +68,9 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("signals cannot be received")?;
     let data_dir = config.data_dir.display().to_string();
     let mut running = app::start(config).await?;
-    announce(&running, &data_dir, format)?;
+    if let Err(error) = announce(&running, &data_dir, format) {
+        tracing::warn!(error = format!("{error:#}"), "nobody could be told that the broker is ready");
+    }
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "stopping"),
         reason = running.failed() => {
@@ -107,10 +111,13 @@ fn init_logs(config: &Config) -> anyhow::Result<()> {
         true => config.log_level.clone(),
         false => format!("{OTHERS},minitoolstream={}", config.log_level),
     };
-    let filter = EnvFilter::builder().parse(directives).with_context(|| {
-        format!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level)
-    })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Arc::new(std::io::stderr()));
+    let Ok(filter) = EnvFilter::builder().parse(directives) else {
+        bail!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level);
+    };
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(Arc::new(std::io::stderr()));
     let result = match config.log_format {
         LogFormat::Text => logs.try_init(),
         LogFormat::Json => logs.json().try_init(),

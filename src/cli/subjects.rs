@@ -9,7 +9,9 @@ use super::{
     output::{self, Format},
 };
 
-/// Lists subjects and their books: accepted = live + expired + purged.
+/// Lists subjects and their books.
+///
+/// Of each subject, accepted = live + expired + purged.
 #[derive(clap::Args)]
 pub(super) struct Subjects {
     /// Only those that match: '*' is one token, '>' the rest.
@@ -17,7 +19,9 @@ pub(super) struct Subjects {
     filter: String,
 }
 
-/// Removes messages of a subject. Its sequences go on where they were.
+/// Removes messages of a subject.
+///
+/// Its sequences go on where they were.
 #[derive(clap::Args)]
 pub(super) struct Purge {
     /// The subject.

@@ -1,6 +1,8 @@
 use std::process::ExitCode;
 
+use anyhow::Context;
 use futures_util::StreamExt;
+use minitoolstream::shutdown::Signals;
 use serde_json::json;
 
 use super::{
@@ -8,7 +10,9 @@ use super::{
     output::{self, Format},
 };
 
-/// Prints a notification whenever a subject has something new, until interrupted. Goes on after a broken connection.
+/// Prints a notification whenever a subject has something new, until interrupted.
+///
+/// Goes on after a broken connection.
 #[derive(clap::Args)]
 pub(super) struct Subscribe {
     /// What to watch.
@@ -29,6 +33,8 @@ impl Subscribe {
         let client = session.connect().await?;
         let notifications = client.subscribe(&self.subject, &self.durable, self.after).await?;
         let mut notifications = notifications.take(self.limit.unwrap_or(usize::MAX));
+        // Listened to in all rounds: a signal that comes while something is printed must not be lost.
+        let mut signals = Signals::listen().context("signals cannot be received")?;
         loop {
             tokio::select! {
                 notification = notifications.next() => {
@@ -41,10 +47,7 @@ impl Subscribe {
                         }
                     }
                 }
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
-                    return Ok(ExitCode::SUCCESS);
-                }
+                _ = signals.next() => return Ok(ExitCode::SUCCESS),
             }
         }
     }

@@ -16,7 +16,9 @@ use super::{
     output::{self, Format},
 };
 
-/// Measures publishing, reading and end-to-end latency, every ack durable.
+/// Measures a broker: throughput, latency, CPU and memory.
+///
+/// Every ack is durable.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Scenarios:

@@ -1,0 +1,60 @@
+use std::path::Path;
+
+use crate::command::{Ended, command, transcript};
+
+fn snapshot_of(lines: &[&str]) -> String {
+    transcript(lines, |line| Ended::of(&mut command(Path::new("/"), line)))
+}
+
+#[test]
+fn help_of_the_whole() {
+    insta::assert_snapshot!(snapshot_of(&["--help"]));
+}
+
+#[test]
+fn help_of_each_command() {
+    let commands = [
+        "serve",
+        "publish",
+        "fetch",
+        "tail",
+        "subscribe",
+        "ack",
+        "subjects",
+        "purge",
+        "check",
+        "bench",
+        "config",
+        "completions",
+    ];
+    for command in commands {
+        insta::assert_snapshot!(command, snapshot_of(&[&format!("{command} --help")]));
+    }
+}
+
+#[test]
+fn wrong_arguments_are_explained() {
+    insta::assert_snapshot!(snapshot_of(&[
+        "",
+        "pubish orders",
+        "publish",
+        "publish orders --data x file",
+        "publish orders --data x -H novalue",
+        "publish orders --data x --ttl soon",
+        "fetch orders --ack",
+        "fetch orders --from 1 --durable d",
+        "fetch orders --raw --to out",
+        "fetch orders --limit 0",
+        "tail orders --limit 0",
+        "ack d orders first",
+        "config --check --reference",
+        "completions tcsh",
+        "subjects --output yaml",
+    ]));
+}
+
+#[test]
+fn version_is_that_of_the_package() {
+    let version = Ended::of(&mut command(Path::new("/"), "--version")).text();
+    assert_eq!(version, format!("minitoolstream {}\n", env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,16 @@
+//! The command line, as its users see it: the real binary against a real broker, its text and its JSON.
+#![allow(clippy::unwrap_used)]
+
+mod bench;
+mod check;
+mod command;
+mod config;
+mod fetch;
+mod file_tree;
+mod follow;
+mod help;
+mod publish;
+mod refusals;
+mod serve;
+mod subjects;
+mod tree;
