@@ -55,13 +55,21 @@ impl Journal {
             create(path).map_err(failed)?;
         }
         let bytes = std::fs::read(path).map_err(failed)?;
-        let (mut at, mut next) = (0, applied + 1);
+        let first = frame_at(&bytes, 0).map_or(u64::MAX, |(number, _)| number);
+        let (mut at, mut next) = (0, first.min(applied + 1));
         while let Some((number, payload)) = frame_at(&bytes, at)
             && number == next
         {
-            replay(payload)?;
+            // A start that fails between two frames leaves a database behind that has the first of them.
+            if number > applied {
+                replay(payload)?;
+            }
             at += padded(payload.len());
             next += 1;
+        }
+        if next <= applied + 1 {
+            // The database has them all.
+            (at, next) = (0, applied + 1);
         }
         let mut behind = (at..bytes.len()).step_by(ALIGN).filter_map(|at| frame_at(&bytes, at));
         if behind.any(|(number, _)| number > next) {
@@ -210,6 +218,20 @@ mod tests {
         assert!(append(&mut journal, b"four"));
         drop(journal);
         assert_eq!(fixture.open(3).unwrap().1, [b"four".to_vec()], "older frames behind it are passed over");
+    }
+
+    #[test]
+    fn p1_frames_that_the_database_has_are_passed_over() {
+        let fixture = Fixture::new();
+        let (mut journal, _) = fixture.open(0).unwrap();
+        for payload in [&b"one"[..], &[2; 10_000], b"three"] {
+            append(&mut journal, payload);
+        }
+        assert_eq!(fixture.open(1).unwrap().1, [vec![2; 10_000], b"three".to_vec()]);
+        let (mut journal, frames) = fixture.open(2).unwrap();
+        assert_eq!(frames, [b"three".to_vec()]);
+        append(&mut journal, b"four");
+        assert_eq!(fixture.open(0).unwrap().1.len(), 4, "new frames go behind those");
     }
 
     #[test]
