@@ -305,7 +305,7 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
 
     /// Waits until an incarnation lives, or will never do so again.
     pub async fn up(&self) {
-        let _ = self.address.clone().wait_for(Option::is_some).await;
+        let _ = self.present.clone().wait_for(Option::is_some).await;
     }
 
     /// True while an incarnation lives, as far as its supervisor knows.
