@@ -26,7 +26,7 @@ fn session() -> Session {
     let session = Session::start();
     session.run("publish small --data small").text();
     for byte in [b'1', b'2', b'3'] {
-        session.run_with_input("publish medium", &[byte; 20_000]).text();
+        session.run_with_input("publish medium", &[byte; 100_000]).text();
     }
     session.run_with_input("publish large", &[b'L'; 4 << 20]).text();
     session
@@ -52,7 +52,7 @@ fn check_names_a_damaged_block() {
     damage(&session, "segments", &[b'2'; 100]);
     damage(&session, "objects", &[b'L'; 100]);
     insta::assert_snapshot!(session.transcript(&["check", "fetch medium --to out", "fetch large --to out"]));
-    assert_eq!(session.read("out/1"), [b'1'; 20_000], "what comes before the damage is delivered");
+    assert_eq!(session.read("out/1"), [b'1'; 100_000], "what comes before the damage is delivered");
     assert!(!session.dir.path().join("out/2").exists(), "damaged bytes are never written");
 
     let ended = session.run("-o json check");
