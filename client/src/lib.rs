@@ -33,7 +33,7 @@
 //! # }
 //! ```
 //!
-//! Connections are made when needed, and made again with a jittered back-off. What can be repeated safely is repeated:
+//! `examples/` has both as programs. Connections are made when needed, and made again with a jittered back-off. What can be repeated safely is repeated:
 //! reads, acks, and publishes that carry a message id.
 
 mod backoff;
