@@ -14,7 +14,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut acks = Vec::new();
     for number in 1..=10 {
         // With an id, a repetition after a broken connection is stored once.
-        let message = NewMessage::new("examples.orders", format!("order {number}")).message_id(format!("order-{number}"));
+        let message =
+            NewMessage::new("examples.orders", format!("order {number}")).message_id(format!("order-{number}"));
         acks.push(publisher.send(message).await);
     }
     for ack in acks {

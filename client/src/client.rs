@@ -1,9 +1,3 @@
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
-
 use bytes::Bytes;
 use futures_util::Stream;
 use minitoolstream_proto::{
@@ -11,107 +5,18 @@ use minitoolstream_proto::{
     PurgeSubjectRequest, ReadMessageRequest, ReadMessageResponse, SubjectInfo, SubscribeRequest,
     admin_service_client::AdminServiceClient, egress_service_client::EgressServiceClient,
 };
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Status, Streaming, transport::Channel};
 
-use crate::{Backoff, Error, Fetch, Message, Publisher, PublisherOptions, Result};
+use crate::{
+    Connect, Error, Fetch, Message, Messages, Notifications, Publisher, PublisherOptions, Result,
+    stream::{Notified, reopening},
+};
 
 /// Largest message that a response may carry: the broker's own limits are below.
 const DECODE_MAX: usize = 512 << 20;
 
 /// Data asked for in one message by default.
 const MESSAGE_BYTES: u32 = 16 << 20;
-
-/// HTTP/2 windows: large enough for large messages at full speed.
-const STREAM_WINDOW: u32 = 2 << 20;
-const CONNECTION_WINDOW: u32 = 4 << 20;
-
-/// How to reach a broker.
-#[derive(Clone, Debug)]
-pub struct Connect {
-    address: String,
-    backoff: Backoff,
-    attempts: u32,
-    connect_timeout: Duration,
-}
-
-impl Connect {
-    /// To the broker at an address such as `http://127.0.0.1:50051`; without a scheme, `http://` is meant.
-    pub fn to(address: impl Into<String>) -> Self {
-        let mut address = address.into();
-        if !address.contains("://") {
-            address.insert_str(0, "http://");
-        }
-        Self { address, backoff: Backoff::default(), attempts: 5, connect_timeout: Duration::from_secs(5) }
-    }
-
-    /// Waits between attempts.
-    #[must_use]
-    pub fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// How often a call that can be repeated is tried in all (at least once).
-    #[must_use]
-    pub fn attempts(mut self, attempts: u32) -> Self {
-        self.attempts = attempts.max(1);
-        self
-    }
-
-    /// Connects.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the address is none, [`Error::Unavailable`] if nobody answers there.
-    pub async fn connect(self) -> Result<Client> {
-        let endpoint = self.endpoint()?;
-        let mut failures = 0;
-        let channel = loop {
-            match endpoint.connect().await {
-                Ok(channel) => break channel,
-                Err(error) => {
-                    failures += 1;
-                    if failures >= self.attempts {
-                        let address = &self.address;
-                        return Err(Error::unavailable(format!(
-                            "no broker answers at {address} ({}): start one with 'minitoolstream serve', or give another \
-                             address",
-                            source(&error)
-                        )));
-                    }
-                    self.backoff.sleep(failures, None).await;
-                }
-            }
-        };
-        Ok(Client { channel, connect: self })
-    }
-
-    /// A client that connects with its first call.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the address is none.
-    pub fn connect_lazy(self) -> Result<Client> {
-        Ok(Client { channel: self.endpoint()?.connect_lazy(), connect: self })
-    }
-
-    fn endpoint(&self) -> Result<Endpoint> {
-        let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
-            Error::Invalid(format!(
-                "'{}' is no address ({error}): give one such as http://127.0.0.1:50051",
-                self.address
-            ))
-        })?;
-        Ok(endpoint
-            .connect_timeout(self.connect_timeout)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20)))
-    }
-}
 
 /// A connection to a broker; cloning shares it.
 #[derive(Clone, Debug)]
@@ -157,7 +62,7 @@ impl Client {
             }
             Box::pin(async move { client.open_fetch(&request).await })
         });
-        Ok(Messages { stream: Box::pin(stream) })
+        Ok(Messages::new(stream))
     }
 
     async fn open_fetch(&self, request: &FetchRequest) -> Result<Streaming<minitoolstream_proto::Message>> {
@@ -182,7 +87,7 @@ impl Client {
             }
             Box::pin(async move { client.open_subscribe(&request).await })
         });
-        Ok(Notifications { stream: Box::pin(stream) })
+        Ok(Notifications::new(stream))
     }
 
     async fn open_subscribe(&self, request: &SubscribeRequest) -> Result<Streaming<Notification>> {
@@ -293,85 +198,6 @@ impl Client {
     }
 }
 
-/// Messages as they arrive. One that follows goes on after a broken connection, with the next message.
-pub struct Messages {
-    stream: Pin<Box<dyn Stream<Item = Result<Message>> + Send>>,
-}
-
-impl Stream for Messages {
-    type Item = Result<Message>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.stream.as_mut().poll_next(cx)
-    }
-}
-
-/// Notifications as they arrive; they go on after a broken connection.
-pub struct Notifications {
-    stream: Pin<Box<dyn Stream<Item = Result<Notified>> + Send>>,
-}
-
-impl Stream for Notifications {
-    /// The latest sequence that can be read.
-    type Item = Result<u64>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
-        Poll::Ready(item.map(|notified| notified.map(|Notified(sequence)| sequence)))
-    }
-}
-
-/// The sequence that a notification tells.
-#[derive(Clone, Copy)]
-struct Notified(u64);
-
-impl From<Notification> for Notified {
-    fn from(notification: Notification) -> Self {
-        Self(notification.sequence)
-    }
-}
-
-type Opening<W> = Pin<Box<dyn Future<Output = Result<Streaming<W>>> + Send>>;
-
-/// Items of a stream; if it is to `go_on`, one that breaks is opened again after the last item.
-fn reopening<W, T>(
-    first: Streaming<W>,
-    client: Client,
-    go_on: bool,
-    open: impl Fn(Client, Option<&T>) -> Opening<W> + Send,
-) -> impl Stream<Item = Result<T>> + Send
-where
-    W: Send + 'static,
-    T: From<W> + Clone + Send,
-{
-    let state = (Some(first), None::<T>, 0_u32, open, client);
-    futures_util::stream::unfold(state, move |(stream, last, failures, open, client)| async move {
-        let (mut stream, mut last, mut failures) = (stream?, last, failures);
-        loop {
-            let error = match stream.message().await {
-                Ok(Some(item)) => {
-                    let item = T::from(item);
-                    if go_on {
-                        last = Some(item.clone());
-                    }
-                    return Some((Ok(item), (Some(stream), last, 0, open, client)));
-                }
-                Ok(None) => return None,
-                Err(status) => Error::from(status),
-            };
-            failures += 1;
-            if !go_on || !error.is_transient() || failures > client.connect.attempts {
-                return Some((Err(error), (None, last, failures, open, client)));
-            }
-            client.connect.backoff.sleep(failures, error.retry_after()).await;
-            match open(client.clone(), last.as_ref()).await {
-                Ok(again) => stream = again,
-                Err(error) => return Some((Err(error), (None, last, failures, open, client))),
-            }
-        }
-    })
-}
-
 /// Pages of a listing.
 #[derive(Debug)]
 pub struct Subjects {
@@ -398,13 +224,4 @@ impl Subjects {
         }
         Ok(Some(response.subjects))
     }
-}
-
-/// The innermost cause of an error: what the transport wraps it in says nothing to a user.
-fn source(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

@@ -38,14 +38,18 @@
 
 mod backoff;
 mod client;
+mod connect;
 mod error;
 mod message;
 mod publisher;
+mod stream;
 
 pub use backoff::Backoff;
-pub use client::{Client, Connect, Messages, Notifications, Subjects};
+pub use client::{Client, Subjects};
+pub use connect::Connect;
 pub use error::{Error, Result};
 pub use message::{Fetch, Message, NewMessage, Published};
 /// The generated API underneath, for calls that this library does not wrap.
 pub use minitoolstream_proto as proto;
 pub use publisher::{Pending, Publisher, PublisherOptions};
+pub use stream::{Messages, Notifications};

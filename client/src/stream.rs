@@ -1,0 +1,103 @@
+//! Streams of a server that go on after a broken connection.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::Stream;
+use minitoolstream_proto::Notification;
+use tonic::Streaming;
+
+use crate::{Client, Error, Message, Result};
+
+/// Messages as they arrive. One that follows goes on after a broken connection, with the next message.
+pub struct Messages {
+    stream: Pin<Box<dyn Stream<Item = Result<Message>> + Send>>,
+}
+
+impl Messages {
+    pub(crate) fn new(stream: impl Stream<Item = Result<Message>> + Send + 'static) -> Self {
+        Self { stream: Box::pin(stream) }
+    }
+}
+
+impl Stream for Messages {
+    type Item = Result<Message>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.stream.as_mut().poll_next(cx)
+    }
+}
+
+/// Notifications as they arrive; they go on after a broken connection.
+pub struct Notifications {
+    stream: Pin<Box<dyn Stream<Item = Result<Notified>> + Send>>,
+}
+
+impl Notifications {
+    pub(crate) fn new(stream: impl Stream<Item = Result<Notified>> + Send + 'static) -> Self {
+        Self { stream: Box::pin(stream) }
+    }
+}
+
+impl Stream for Notifications {
+    /// The latest sequence that can be read.
+    type Item = Result<u64>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
+        Poll::Ready(item.map(|notified| notified.map(|Notified(sequence)| sequence)))
+    }
+}
+
+/// The sequence that a notification tells.
+#[derive(Clone, Copy)]
+pub(crate) struct Notified(pub(crate) u64);
+
+impl From<Notification> for Notified {
+    fn from(notification: Notification) -> Self {
+        Self(notification.sequence)
+    }
+}
+
+pub(crate) type Opening<W> = Pin<Box<dyn Future<Output = Result<Streaming<W>>> + Send>>;
+
+/// Items of a stream; if it is to `go_on`, one that breaks is opened again after the last item.
+pub(crate) fn reopening<W, T>(
+    first: Streaming<W>,
+    client: Client,
+    go_on: bool,
+    open: impl Fn(Client, Option<&T>) -> Opening<W> + Send,
+) -> impl Stream<Item = Result<T>> + Send
+where
+    W: Send + 'static,
+    T: From<W> + Clone + Send,
+{
+    let state = (Some(first), None::<T>, 0_u32, open, client);
+    futures_util::stream::unfold(state, move |(stream, last, failures, open, client)| async move {
+        let (mut stream, mut last, mut failures) = (stream?, last, failures);
+        loop {
+            let error = match stream.message().await {
+                Ok(Some(item)) => {
+                    let item = T::from(item);
+                    if go_on {
+                        last = Some(item.clone());
+                    }
+                    return Some((Ok(item), (Some(stream), last, 0, open, client)));
+                }
+                Ok(None) => return None,
+                Err(status) => Error::from(status),
+            };
+            failures += 1;
+            if !go_on || !error.is_transient() || failures > client.connect.attempts {
+                return Some((Err(error), (None, last, failures, open, client)));
+            }
+            client.connect.backoff.sleep(failures, error.retry_after()).await;
+            match open(client.clone(), last.as_ref()).await {
+                Ok(again) => stream = again,
+                Err(error) => return Some((Err(error), (None, last, failures, open, client))),
+            }
+        }
+    })
+}
