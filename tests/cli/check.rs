@@ -1,8 +1,13 @@
 use std::{fs, path::PathBuf};
 
+use minitoolstream::block::INLINE_MAX;
 use serde_json::{Value, json};
 
 use crate::command::Session;
+
+/// Too large for the metadata.
+const MEDIUM: usize = 300_000;
+const _: () = assert!(MEDIUM > INLINE_MAX);
 
 /// Damages the one file below `kind` (`segments` or `objects`) where `data` stands in it.
 fn damage(session: &Session, kind: &str, data: &[u8]) {
@@ -26,7 +31,7 @@ fn session() -> Session {
     let session = Session::start();
     session.run("publish small --data small").text();
     for byte in [b'1', b'2', b'3'] {
-        session.run_with_input("publish medium", &[byte; 100_000]).text();
+        session.run_with_input("publish medium", &[byte; MEDIUM]).text();
     }
     session.run_with_input("publish large", &[b'L'; 4 << 20]).text();
     session
@@ -52,7 +57,7 @@ fn check_names_a_damaged_block() {
     damage(&session, "segments", &[b'2'; 100]);
     damage(&session, "objects", &[b'L'; 100]);
     insta::assert_snapshot!(session.transcript(&["check", "fetch medium --to out", "fetch large --to out"]));
-    assert_eq!(session.read("out/1"), [b'1'; 100_000], "what comes before the damage is delivered");
+    assert_eq!(session.read("out/1"), [b'1'; MEDIUM], "what comes before the damage is delivered");
     assert!(!session.dir.path().join("out/2").exists(), "damaged bytes are never written");
 
     let ended = session.run("-o json check");

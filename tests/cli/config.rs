@@ -42,7 +42,7 @@ fn all_faults_are_listed() {
     let faulty = "
 sever: {port: 1}
 server: {port: high}
-limits: {message_max: 1TiB, batch_maxx: 5}
+limits: {message_max: 0, batch_maxx: 5}
 nothing: {like: this}
 ttl: {default: 2d, max: 1d}
 ";
