@@ -1,4 +1,4 @@
-//! The contract of the two store traits, run against every backend; and what happens to damaged
+//! The contract of the two store traits, run against every backend; a model-based test; and what happens to damaged
 //! bytes.
 //!
 //! A contract test is an async function over a [`rig::Rig`]. The list below makes it a test of each backend.
@@ -7,7 +7,10 @@
 mod backend;
 mod contract;
 mod decode;
+mod model;
+mod operations;
 mod reader;
+mod reference;
 mod rig;
 mod words;
 
