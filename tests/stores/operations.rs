@@ -12,6 +12,8 @@ use crate::{
 pub(crate) const SUBJECTS: [&str; 4] = ["a", "a.b", "ab", "a.none"];
 pub(crate) const DURABLES: [&str; 2] = ["d", "d.a"];
 pub(crate) const IDS: [&str; 4] = ["1", "2", "3", "4"];
+/// Time goes in steps, so that deadlines are often met to the millisecond.
+const TICK: u64 = 10;
 pub(crate) const OPERATIONS: std::ops::Range<usize> = 40..80;
 
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ pub(crate) enum Operation {
 
 fn planned() -> impl Strategy<Value = Planned> {
     let len = prop_oneof![4 => 0_usize..60, 1 => 4000_usize..9000];
-    let ttl = prop::option::of(prop_oneof![Just(5_u64), Just(20), 1_u64..400]);
+    let ttl = prop::option::of((1_u64..40).prop_map(|ticks| ticks * TICK));
     let id = prop::option::weighted(0.3, any::<Index>());
     let expected = prop::option::weighted(0.15, 0_u64..3);
     (len, ttl, id, expected).prop_map(|(len, ttl, id, expected)| Planned { len, ttl, id, expected })
@@ -65,9 +67,9 @@ pub(crate) fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(subject, up_to, blocks_max)| Operation::Purge { subject, up_to, blocks_max }),
         5 => (1_usize..5).prop_map(|blocks_max| Operation::Expire { blocks_max }),
         2 => (1_usize..4).prop_map(|limit| Operation::ForgetIds { limit }),
-        6 => prop_oneof![3 => 1_u64..30, 1 => 300_u64..1500].prop_map(|millis| Operation::Pass { millis }),
+        6 => prop_oneof![5 => 1_u64..5, 1 => Just(50), 1 => Just(100)].prop_map(|ticks| Operation::Pass { millis: ticks * TICK }),
         2 => Just(Operation::Seal),
-        2 => (0_u64..40).prop_map(|age| Operation::Reclaim { age }),
+        2 => (0_u64..4).prop_map(|ticks| Operation::Reclaim { age: ticks * TICK }),
         5 => (from.clone(), 1_usize..6, prop_oneof![Just(0), 50_u64..500, Just(u64::MAX)]).prop_map(
             |((subject, from), blocks_max, bytes_max)| Operation::Scan { subject, from, blocks_max, bytes_max }
         ),
