@@ -189,16 +189,29 @@ impl Driver {
         }
     }
 
-    /// What is to be repeated goes to the front, in its order; the rest fails.
+    /// What was not sent, or may be repeated, goes to the front in its order; the outcome of the rest is unknown.
     fn sort_out(&mut self, in_flight: InFlight, error: &Error) {
         let now = tokio::time::Instant::now();
-        let unanswered = in_flight.entries.into_iter().flatten();
-        let (mut again, failed): (VecDeque<_>, VecDeque<_>) = unanswered
-            .chain(std::mem::take(&mut self.again))
-            .partition(|entry| entry.repeatable && entry.deadline > now && error.is_transient());
-        self.again.append(&mut again);
-        for entry in failed {
-            let _ = entry.reply.send(Err(error.clone()));
+        let not_sent = std::mem::take(&mut self.again);
+        for entry in in_flight.entries.into_iter().flatten() {
+            // A stream that is refused as a whole held a message too large for it; the others only share its fate.
+            let is_refused = !error.is_transient() && entry.size > FRAME_BYTES;
+            if entry.repeatable && entry.deadline > now && !is_refused {
+                self.again.push_back(entry);
+                continue;
+            }
+            let error = match error {
+                refusal if is_refused || error.is_transient() => refusal.clone(),
+                ended => Error::unavailable(format!("the stream was ended ({ended}): the outcome is unknown")),
+            };
+            let _ = entry.reply.send(Err(error));
+        }
+        for entry in not_sent {
+            if entry.deadline > now {
+                self.again.push_back(entry);
+            } else {
+                let _ = entry.reply.send(Err(error.clone()));
+            }
         }
     }
 

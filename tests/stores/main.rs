@@ -1,0 +1,58 @@
+//! The contract of the two store traits, run against every backend; a model-based test; and what happens to damaged
+//! bytes.
+//!
+//! A contract test is an async function over a [`rig::Rig`]. The list below makes it a test of each backend.
+#![allow(clippy::unwrap_used)]
+
+mod backend;
+mod contract;
+mod decode;
+mod model;
+mod operations;
+mod reader;
+mod reference;
+mod rig;
+mod words;
+
+/// Every contract test, for one backend: `$start` makes its stores, `$ending` says how `Rig::pause` ends them.
+macro_rules! contract {
+    ($name:ident, $start:expr, $ending:expr) => {
+        mod $name {
+            contract! { @each $start, $ending;
+                blocks: any_sequence_is_found, p2_limits_cut_between_blocks, gaps_are_passed_over,
+                    full_blocks_are_found_from_any_record, an_unknown_subject_is_empty;
+                bytes: what_is_appended_is_read, a_full_segment_takes_no_more, p7_nothing_is_read_beyond_a_seal,
+                    objects_are_read_in_ranges, p7_what_is_missing_is_data_loss, deleting_twice_is_fine, keys_are_listed;
+                expiry: p5_blocks_go_when_their_last_message_expires, p8_steps_are_bounded_and_counted,
+                    p8_a_partly_purged_block_counts_the_rest, p2_expiry_inside_a_subject_leaves_a_gap;
+                guards: a_refused_group_writes_nothing, every_refusal_is_listed, conditions_see_the_group_before_them,
+                    without_the_refused_the_group_passes;
+                ids: an_id_is_known_until_its_window_ends, ids_belong_to_their_subject, forgetting_is_bounded,
+                    a_renewed_id_is_not_forgotten, an_id_outlives_its_message;
+                payloads: commits_count_what_is_alive, garbage_begins_with_the_last_block, an_open_segment_is_no_garbage,
+                    a_segment_without_blocks_is_garbage_once_sealed, an_object_is_closed_by_its_commit,
+                    garbage_is_listed_by_age, p5_bytes_go_before_their_garbage_row, p2_numbers_are_never_reused,
+                    rows_are_paged;
+                positions: p4_positions_never_move_backwards, p4_an_ack_beyond_the_end_is_refused_alone,
+                    positions_belong_to_durable_and_subject, positions_outlive_messages, positions_are_paged;
+                purge: p8_purging_goes_in_steps, p8_part_of_a_block_can_go, p8_purging_again_brings_nothing_back,
+                    purging_beyond_the_end_takes_all, purging_nothing_is_done_at_once, p8_gaps_are_not_counted;
+                sequences: p2_numbers_are_contiguous_from_one, p2_a_group_is_numbered_in_order,
+                    p2_numbers_go_on_after_everything_went, p3_every_placement_is_read_back,
+                    a_group_without_its_payload_row_fails_whole;
+                subjects: filters_choose, subjects_are_paged, books_are_kept;
+            }
+        }
+    };
+    (@each $start:expr, $ending:expr; $($module:ident: $($test:ident),+;)+) => {
+        $(mod $module {
+            $(#[tokio::test]
+            async fn $test() {
+                crate::rig::run($start, $ending, crate::contract::$module::$test).await;
+            })+
+        })+
+    };
+}
+
+contract!(embedded, crate::backend::Embedded::start().await, crate::backend::Ending::Closed);
+contract!(embedded_killed, crate::backend::Embedded::start().await, crate::backend::Ending::Killed);
