@@ -405,6 +405,9 @@ fn purge(
         return Ok(Purged { messages: 0, done: true });
     };
     let up_to = up_to.min(row.last);
+    if up_to < row.floor {
+        return Ok(Purged { messages: 0, done: true });
+    }
     let scan = scan_blocks(&transaction.snapshot, subject, row.floor, blocks_max, u64::MAX)?;
     let mut messages = 0;
     let mut floor = row.floor;
