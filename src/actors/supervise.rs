@@ -303,6 +303,12 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         }
     }
 
+    /// Completes when an incarnation lives, or when none ever will.
+    pub async fn up(&self) {
+        // An error says that the supervisor has ended.
+        let _ = self.present.clone().wait_for(Option::is_some).await;
+    }
+
     /// True while an incarnation lives, as far as its supervisor knows.
     pub fn is_up(&self) -> bool {
         self.present.borrow().is_some()
