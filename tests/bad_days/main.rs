@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod api;
+mod clock;
 mod damage;
+mod guards;
 mod limits;
+mod sequences;
+mod ttl;
 mod verify;
