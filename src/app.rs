@@ -69,6 +69,17 @@ pub struct Actors {
     pub reaper: Handle<Reaper>,
 }
 
+impl Actors {
+    /// Completes when all of them live.
+    async fn up(&self) {
+        self.storage.up().await;
+        self.reaper.up().await;
+        for publisher in &self.publishers {
+            publisher.up().await;
+        }
+    }
+}
+
 /// Starts a broker inside the current actix system.
 ///
 /// # Errors
@@ -135,11 +146,8 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
     supervisors.spawn(alive);
     let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper };
-    // Whoever is told that the broker is ready may publish at once.
-    storage.up().await;
-    for publisher in &publishers {
-        publisher.up().await;
-    }
+    // The first request is not to find them starting.
+    actors.up().await;
 
     let broker = Broker {
         config: config.clone(),

@@ -303,8 +303,9 @@ impl<A: Actor<Context = Context<A>>> Handle<A> {
         }
     }
 
-    /// Waits until an incarnation lives, or will never do so again.
+    /// Completes when an incarnation lives, or when none ever will.
     pub async fn up(&self) {
+        // An error says that the supervisor has ended.
         let _ = self.present.clone().wait_for(Option::is_some).await;
     }
 

@@ -38,14 +38,13 @@ impl Connected for Connection {
     }
 }
 
-/// Accepts connections, as many at a time as `slots` allows: more wait in the listener's backlog.
+/// Accepts connections, as many at a time as `slots` allows: one more waits here, the others in the listener's backlog.
 pub(super) fn accept(
     listener: TcpListener,
     slots: std::sync::Arc<Semaphore>,
     broker: Broker,
 ) -> impl Stream<Item = io::Result<Connection>> {
     futures_util::stream::unfold((listener, slots, broker), |(listener, slots, broker)| async move {
-        let slot = slots.clone().acquire_owned().await.ok()?;
         let accepted = loop {
             match listener.accept().await {
                 Ok((stream, _)) => break stream,
@@ -56,6 +55,8 @@ pub(super) fn accept(
                 }
             }
         };
+        // Taken after the connection is there: a listener that waits for one keeps no slot from another listener.
+        let slot = slots.clone().acquire_owned().await.ok()?;
         // Answers are small: they must not wait for more.
         let connection = accepted.set_nodelay(true).map(|()| Connection {
             stream: accepted,

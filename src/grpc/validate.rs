@@ -102,9 +102,10 @@ fn requested_ttl(ttl: prost_types::Duration, config: &Config) -> Result<Duration
         let max = time::show(config.ttl_max);
         Err(Error::invalid("ttl", format!("of {given} is out of range: 1ms to {max}")))
     };
-    let Ok(duration) = Duration::try_from(ttl) else {
-        return refuse(format!("{}s", ttl.seconds));
+    let (Ok(seconds), Ok(nanos)) = (ttl.seconds.try_into(), ttl.nanos.try_into()) else {
+        return refuse(format!("{} s and {} ns", ttl.seconds, ttl.nanos));
     };
+    let duration = Duration::new(seconds, nanos);
     if duration < Duration::from_millis(1) || duration > config.ttl_max {
         return refuse(time::show(duration));
     }

@@ -3,10 +3,11 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
+    time::Duration,
 };
 
 use minitoolstream::{
-    app::{self, Actors},
+    app::{self, Actors, Running},
     config::Config,
     grpc::Broker,
     types::{Clock, SystemClock},
@@ -60,7 +61,7 @@ impl TestBroker {
             let runtime =
                 || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             actix::System::with_tokio_rt(runtime).block_on(async move {
-                let running = app::start_with_clock(config, clock).await.unwrap();
+                let running = start(config, clock).await;
                 let parts = (running.ingress, running.egress, running.http);
                 let _ = ready.send((parts, running.broker.clone(), running.actors.clone()));
                 let _ = is_stopped.await;
@@ -89,4 +90,15 @@ impl TestBroker {
             tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
         }
     }
+}
+
+/// Starts a broker. An earlier one on the same directory may hold the stores for a moment longer than it serves.
+async fn start(config: Config, clock: Arc<dyn Clock>) -> Running {
+    for _ in 0..100 {
+        match app::start_with_clock(config.clone(), clock.clone()).await {
+            Err(error) if error.to_string().contains("in use") => tokio::time::sleep(Duration::from_millis(50)).await,
+            other => return other.unwrap(),
+        }
+    }
+    panic!("'{}' is not given free", config.data_dir.display());
 }

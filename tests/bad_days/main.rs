@@ -1,0 +1,11 @@
+//! What goes wrong outside the broker: damaged files, full disks, slow clients, bad requests, clocks, restarts.
+#![allow(clippy::unwrap_used)]
+
+mod api;
+mod clock;
+mod damage;
+mod guards;
+mod limits;
+mod sequences;
+mod ttl;
+mod verify;
