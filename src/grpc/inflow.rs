@@ -1,6 +1,6 @@
 //! Takes permits for the bytes of requests before the bytes are read (P6).
 //!
-//! Every gRPC message begins with its length. The body of a publishing call is watched here: a message is let through
+//! Every gRPC message begins with its length. The body of every call is watched here: a message is let through
 //! once its bytes are permitted, and HTTP/2 flow control keeps the client waiting meanwhile. The permits queue up beside
 //! the body, one for each message, for the handler to take.
 
@@ -40,7 +40,7 @@ impl Permits {
     }
 }
 
-/// Watches the bodies of publishing calls.
+/// Watches the bodies of calls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     /// Largest message, in bytes as encoded.
@@ -51,7 +51,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn body(self, request: Request<Body>) -> Request<Body> {
-        if !request.uri().path().starts_with("/minitoolstream.IngressService/") {
+        if !request.uri().path().starts_with("/minitoolstream.") {
             return request;
         }
         let Some(info) = request.extensions().get::<ConnectionInfo>() else { return request };

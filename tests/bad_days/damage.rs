@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// More than a row holds: these messages go into segments.
-const SLICE: usize = 10 * 1024;
+const SLICE: usize = 100 * 1024;
 
 /// More than a segment holds: these become objects.
 const OBJECT: usize = 3 << 20;

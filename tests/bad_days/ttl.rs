@@ -92,7 +92,7 @@ async fn p5_nothing_expired_is_delivered_in_any_way_before_the_reaper_comes() {
     // In one block: messages that expire and messages that live; and a block and an object that expire as a whole.
     let mixed = (0..10).map(|index| with_ttl(message("a", 1, 2000), if index % 2 == 0 { MINUTE } else { 2 * MINUTE }));
     api.publish_batch(mixed.collect()).await.unwrap();
-    api.publish_batch((0..3).map(|_| with_ttl(message("a", 1, 5000), MINUTE)).collect()).await.unwrap();
+    api.publish_batch((0..3).map(|_| with_ttl(message("a", 1, 50_000), MINUTE)).collect()).await.unwrap();
     api.publish(with_ttl(message("a", 1, 2 << 20), MINUTE)).await.unwrap();
     assert_eq!(live(&api, "a").await, (1..=14).collect::<Vec<_>>());
     clock.advance(MINUTE);
@@ -129,7 +129,7 @@ async fn p5_the_bytes_of_what_expired_are_reclaimed_and_the_books_balance() {
     let (broker, api) = start(&clock, &[]).await;
     let client = broker.client().await;
     let payloads = || broker.broker.stores.payload.keys();
-    api.publish_batch((0..3).map(|_| with_ttl(message("a", 1, 5000), MINUTE)).collect()).await.unwrap();
+    api.publish_batch((0..3).map(|_| with_ttl(message("a", 1, 50_000), MINUTE)).collect()).await.unwrap();
     api.publish(with_ttl(message("a", 1, 3 << 20), MINUTE)).await.unwrap();
     api.publish(with_ttl(message("b", 1, 10), MINUTE)).await.unwrap();
     api.publish(message("b", 1, 10)).await.unwrap();
@@ -154,8 +154,8 @@ async fn p5_a_segment_goes_with_the_last_block_in_it() {
     let clock = Manual::at(NOON);
     let broker = TestBroker::start_in(dir.path(), &[], clock.clock()).await;
     let api = Api::connect(broker.ingress).await;
-    api.publish(with_ttl(message("a", 1, 20_000), MINUTE)).await.unwrap();
-    api.publish(with_ttl(message("b", 1, 20_000), 2 * MINUTE)).await.unwrap();
+    api.publish(with_ttl(message("a", 1, 100_000), MINUTE)).await.unwrap();
+    api.publish(with_ttl(message("b", 1, 100_000), 2 * MINUTE)).await.unwrap();
     broker.stop().await;
     // A new broker writes to segments of its own.
     let broker = TestBroker::start_in(dir.path(), &[], clock.clock()).await;
