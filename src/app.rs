@@ -12,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     actors::{
+        handle::Handle,
         heads::Heads,
         publisher::{Publisher, Publishers},
         reaper::{self, Reaper},
         storage::{self, Storage},
-        supervise::{GivenUp, Handle, Policy, Supervision, ThreadMaker, ThreadPool, Threads, supervise},
+        supervise::{GivenUp, Policy, Supervision, supervise},
+        threads::{ThreadMaker, ThreadPool, Threads},
     },
     admission::Admission,
     config::Config,

@@ -15,8 +15,9 @@ use tokio::sync::oneshot;
 
 use super::{
     Parcel,
+    handle::{Delivered, Handle},
     storage::{Commit, Storage, Ticket},
-    supervise::{Bell, Delivered, Handle, supervised},
+    supervise::{Bell, supervised},
 };
 use crate::{
     admission::Permit,

@@ -19,20 +19,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Parcel,
     heads::Heads,
+    job::{Job, Segment},
     publisher::Results,
     supervise::{Bell, supervised},
 };
 use crate::{
     admission::Permit,
-    block::{
-        INLINE_MAX, PayloadKey, Placement,
-        batch::{self, NewBlock},
-        guard::{RecordAt, Refusal},
-    },
+    block::batch::NewBlock,
     error::{Error, Result},
     metrics::Metrics,
     store::{Ack, Committed, Group, Stores, abandoned},
-    types::{Clock, Draft, Published, RequestId, Subject},
+    types::{Clock, Draft, RequestId, Subject},
 };
 
 /// A group takes waiting commits until its blocks have this many bytes.
@@ -117,7 +114,7 @@ pub struct Storage {
     acks: VecDeque<MovePosition>,
     busy: bool,
     /// The segment that this incarnation appends to.
-    segment: Option<u64>,
+    segment: Option<Segment>,
     bell: Bell,
 }
 
@@ -181,7 +178,7 @@ impl Parts {
     }
 
     /// Commits a group and raises the heads.
-    async fn commit(&self, group: Group, over: CancellationToken) -> Result<Committed> {
+    pub(super) async fn commit(&self, group: Group, over: CancellationToken) -> Result<Committed> {
         let parts = self.clone();
         let commit = self.runtime.spawn(async move {
             let _turn = parts.turn.lock().await;
@@ -237,250 +234,4 @@ supervised!(Storage);
 
 fn block_bytes(block: &NewBlock) -> usize {
     block.body.len() + block.object.as_ref().map_or(0, |object| object.data.len())
-}
-
-/// One group on its way through the stores.
-struct Job {
-    parts: Parts,
-    commits: Vec<Commit>,
-    acks: Vec<MovePosition>,
-    over: CancellationToken,
-    segment: Option<u64>,
-    /// Segments and objects that were begun, and that no block may ever refer to.
-    unused: Vec<PayloadKey>,
-    /// For each commit and draft: why it is not stored.
-    refused: Vec<Vec<Option<Refused>>>,
-}
-
-/// Why a draft is not stored.
-#[derive(Clone)]
-enum Refused {
-    Known(Result<Published>),
-    /// It repeats this draft of this commit.
-    Follows(usize, usize),
-}
-
-impl Job {
-    fn new(parts: Parts, over: CancellationToken, segment: Option<u64>) -> Self {
-        let (commits, acks, unused, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { parts, commits, acks, over, segment, unused, refused }
-    }
-
-    /// Stores the group and answers everybody; gives the segment to go on with.
-    async fn run(mut self) -> Option<u64> {
-        self.refused = self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
-        let started = std::time::Instant::now();
-        let mut outcome = self.store().await;
-        self.parts.metrics.committed(started.elapsed(), outcome.is_ok());
-        if let Err(error) = &outcome
-            && !self.commits.is_empty()
-        {
-            // Acks need no space: they do not share the fate of the blocks (a full disk must not stop consumers).
-            self.fail_commits(error);
-            outcome = self.store().await;
-        }
-        self.discard_unused().await;
-        match outcome {
-            Ok(stored) => self.answer(stored),
-            Err(error) => self.fail_acks(&error),
-        }
-    }
-
-    async fn store(&mut self) -> Result<Stored> {
-        let mut objects = vec![Vec::new(); self.commits.len()];
-        loop {
-            let mut blocks = Vec::new();
-            let mut owners = Vec::new();
-            for (index, commit) in self.commits.iter_mut().enumerate() {
-                for block in std::mem::take(&mut commit.blocks) {
-                    owners.push((index, block.subject.clone(), block.drafts.clone()));
-                    blocks.push(block);
-                }
-            }
-            let placements = self.place(&mut blocks).await?;
-            for ((commit, _, drafts), placement) in owners.iter().zip(&placements) {
-                if let Placement::Object { object, .. } = placement {
-                    objects[*commit].push((drafts[0], PayloadKey::Object(*object)));
-                }
-            }
-            let group = Group {
-                blocks,
-                placements,
-                acks: self.acks.iter().map(|ack| ack.ack.clone()).collect(),
-                now: self.parts.clock.now(),
-                dedup_window: self.parts.dedup_window,
-            };
-            match self.parts.commit(group, self.over.clone()).await? {
-                Committed::Stored { firsts, positions } => {
-                    self.unused.retain(|key| !objects.iter().flatten().any(|(_, object)| object == key));
-                    return Ok(Stored { owners, firsts, positions, objects });
-                }
-                Committed::Refused(refusals) => {
-                    self.strip(&owners, refusals);
-                    // They are written anew: an object belongs to the one group that commits.
-                    objects.iter_mut().for_each(Vec::clear);
-                }
-            }
-        }
-    }
-
-    /// Lets the reaper have what was written for nothing: objects of refused messages, segments whose append failed.
-    async fn discard_unused(&mut self) {
-        for key in std::mem::take(&mut self.unused) {
-            if let Err(error) = self.parts.stores.metadata.seal_payload(key, self.parts.clock.now()).await {
-                tracing::warn!(%error, %key, "an unused payload stays until the next start");
-            }
-        }
-    }
-
-    /// Makes the bodies durable. Small blocks stay in their rows, the others share one append.
-    async fn place(&mut self, blocks: &mut [NewBlock]) -> Result<Vec<Placement>> {
-        let is_slice = |block: &NewBlock| block.object.is_none() && block.body.len() > INLINE_MAX;
-        let slices: Vec<_> = blocks.iter().filter(|block| is_slice(block)).map(|block| block.body.clone()).collect();
-        let (segment, mut offset) = if slices.is_empty() { (0, 0) } else { self.append(slices).await? };
-        let mut placements = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            placements.push(if let Some(object) = &block.object {
-                let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
-                self.unused.push(key);
-                self.parts.stores.payload.put_object(key.number(), object.data.clone()).await?;
-                Placement::Object {
-                    object: key.number(),
-                    size: object.data.len() as u64,
-                    sha256: object.sha256,
-                    part_crcs: object.part_crcs.clone(),
-                    record: block.body.clone(),
-                }
-            } else if is_slice(block) {
-                let len = block.body.len() as u64;
-                offset += len;
-                Placement::Slice { segment, offset: offset - len, len }
-            } else {
-                Placement::Inline(block.body.clone())
-            });
-        }
-        Ok(placements)
-    }
-
-    async fn append(&mut self, bodies: Vec<bytes::Bytes>) -> Result<(u64, u64)> {
-        if let Some(segment) = self.segment {
-            if let Some(offset) = self.append_to(segment, bodies.clone()).await? {
-                return Ok((segment, offset));
-            }
-            let Parts { stores, clock, .. } = &self.parts;
-            stores.metadata.seal_payload(PayloadKey::Segment(segment), clock.now()).await?;
-        }
-        let segment = self.parts.stores.metadata.open_payload(PayloadKey::Segment).await?.number();
-        let offset = self.append_to(segment, bodies).await?;
-        let offset = offset.ok_or_else(|| Error::unavailable("a new segment refused its first block"))?;
-        Ok((segment, offset))
-    }
-
-    async fn append_to(&mut self, segment: u64, bodies: Vec<bytes::Bytes>) -> Result<Option<u64>> {
-        // After a failure the segment is not written to again.
-        self.segment = None;
-        let appended = self.parts.stores.payload.append(segment, bodies).await;
-        match &appended {
-            Ok(Some(_)) => self.segment = Some(segment),
-            Ok(None) => {}
-            Err(_) => self.unused.push(PayloadKey::Segment(segment)),
-        }
-        appended
-    }
-
-    /// Leaves refused records out and forms the blocks of their commits anew.
-    fn strip(&mut self, owners: &[Owner], refusals: Vec<(RecordAt, Refusal)>) {
-        for (at, refusal) in refusals {
-            let (commit, _, drafts) = &owners[at.block];
-            let draft = drafts[at.record];
-            let refused = match refusal {
-                Refusal::Duplicate(sequence) => {
-                    Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))
-                }
-                Refusal::Follows(first) => {
-                    let (commit, _, drafts) = &owners[first.block];
-                    Refused::Follows(*commit, drafts[first.record])
-                }
-                Refusal::Expected(last) => Refused::Known(Err(Error::Conflict(format!(
-                    "the last sequence of '{}' is {last}, not the expected one: read what came meanwhile and decide \
-                     again",
-                    self.commits[*commit].drafts[draft].subject
-                )))),
-            };
-            self.refused[*commit][draft] = Some(refused);
-        }
-        for (commit, refused) in self.commits.iter_mut().zip(&self.refused) {
-            let skip: Vec<_> = refused.iter().map(Option::is_some).collect();
-            commit.blocks = batch::form(&commit.drafts, &skip);
-        }
-    }
-
-    fn answer(mut self, stored: Stored) -> Option<u64> {
-        let mut results: Vec<Vec<Option<Result<Published>>>> =
-            self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
-        for ((commit, _, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
-            for (draft, sequence) in drafts.iter().zip(*first..) {
-                results[*commit][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
-            }
-        }
-        for (commit, objects) in stored.objects.into_iter().enumerate() {
-            for (draft, object) in objects {
-                if let Some(Ok(published)) = &mut results[commit][draft] {
-                    published.object = Some(object.to_string());
-                }
-            }
-        }
-        for (commit, refused) in std::mem::take(&mut self.refused).into_iter().enumerate() {
-            for (draft, refused) in refused.into_iter().enumerate() {
-                match refused {
-                    Some(Refused::Known(result)) => results[commit][draft] = Some(result),
-                    Some(Refused::Follows(first_commit, first)) => {
-                        results[commit][draft] = results[first_commit][first]
-                            .clone()
-                            .map(|result| result.map(|published| Published { duplicate: true, ..published }));
-                    }
-                    None => {}
-                }
-            }
-        }
-        for (commit, results) in self.commits.into_iter().zip(results) {
-            let mut results = results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::outcome_unknown())));
-            for ticket in commit.tickets.take().into_iter().flatten() {
-                // A caller that went away does not care.
-                let _ = ticket.reply.send(results.by_ref().take(ticket.drafts).collect());
-                drop(ticket.permit);
-            }
-        }
-        for (ack, position) in self.acks.into_iter().zip(stored.positions) {
-            let _ = ack.reply.send(position);
-        }
-        self.segment
-    }
-
-    fn fail_commits(&mut self, error: &Error) {
-        self.refused.clear();
-        for ticket in self.commits.drain(..).filter_map(|commit| commit.tickets.take()).flatten() {
-            tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
-            ticket.fail(error);
-        }
-    }
-
-    fn fail_acks(self, error: &Error) -> Option<u64> {
-        for ack in self.acks {
-            tracing::warn!(request = %ack.request, %error, "a position was not moved");
-            let _ = ack.reply.send(Err(error.clone()));
-        }
-        self.segment
-    }
-}
-
-/// Commit, subject and drafts of a block.
-type Owner = (usize, Subject, Vec<usize>);
-
-struct Stored {
-    owners: Vec<Owner>,
-    firsts: Vec<u64>,
-    positions: Vec<Result<u64>>,
-    /// For each commit: the objects that drafts became.
-    objects: Vec<Vec<(usize, PayloadKey)>>,
 }

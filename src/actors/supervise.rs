@@ -23,21 +23,19 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix::{Actor, Addr, Arbiter, ArbiterHandle, Context, Handler, Message, System};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use actix::{Actor, Addr, Context, Handler, Message};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    error::{Error, Result},
-    metrics::Metrics,
+use super::{
+    handle::{Handle, Incarnation},
+    threads::{Place, Threads},
 };
+use crate::metrics::Metrics;
 
 /// Asks an actor for a sign of life.
 #[derive(Message)]
@@ -130,87 +128,6 @@ impl Default for Policy {
     }
 }
 
-/// Where incarnations of an actor live.
-#[derive(Clone)]
-pub enum Threads {
-    /// A thread for each incarnation.
-    Own(ThreadMaker),
-    /// One of a few shared threads.
-    Shared(Arc<ThreadPool>),
-}
-
-/// Makes threads for actors, from any thread: only those of an actix system can make them, so its first one does.
-#[derive(Clone)]
-pub struct ThreadMaker(ArbiterHandle);
-
-impl ThreadMaker {
-    /// Makes threads of the system that the calling thread belongs to.
-    pub fn of_this_system() -> Self {
-        Self(System::current().arbiter().clone())
-    }
-
-    /// A new thread; `None` while the system shuts down.
-    async fn make(&self) -> Option<ArbiterHandle> {
-        let (made, thread) = oneshot::channel();
-        self.0.spawn_fn(move || drop(made.send(Arbiter::new().handle())));
-        thread.await.ok()
-    }
-}
-
-/// Threads that several actors share. One that hangs is replaced for those that come after.
-pub struct ThreadPool {
-    maker: ThreadMaker,
-    threads: Mutex<Vec<(u64, ArbiterHandle)>>,
-    next: AtomicU64,
-}
-
-/// A thread: its index in the pool, how often the one there was replaced, and the way to it.
-struct Place {
-    index: usize,
-    generation: u64,
-    thread: ArbiterHandle,
-}
-
-impl ThreadPool {
-    /// Starts `count` threads.
-    pub async fn new(maker: ThreadMaker, count: usize) -> Self {
-        let mut threads = Vec::new();
-        for _ in 0..count.max(1) {
-            threads.extend(maker.make().await.map(|thread| (0, thread)));
-        }
-        Self { maker, threads: Mutex::new(threads), next: AtomicU64::new(0) }
-    }
-
-    fn pick(&self) -> Option<Place> {
-        let threads = self.lock();
-        let turn = usize::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
-        let index = turn.checked_rem(threads.len())?;
-        let (generation, thread) = threads[index].clone();
-        Some(Place { index, generation, thread })
-    }
-
-    /// Puts a new thread in the place of a blocked one, unless another actor that hung there already did.
-    async fn replace(&self, blocked: &Place) {
-        let Some(fresh) = self.maker.make().await else {
-            return;
-        };
-        let mut threads = self.lock();
-        let (generation, thread) = &mut threads[blocked.index];
-        let unused = if *generation == blocked.generation {
-            *generation += 1;
-            std::mem::replace(thread, fresh)
-        } else {
-            fresh
-        };
-        // Should a blocked thread wake, it finds that it is to end.
-        unused.stop();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<(u64, ArbiterHandle)>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Why an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cause {
@@ -225,103 +142,6 @@ impl Cause {
             Self::Hang => "hang",
         }
     }
-}
-
-/// One life of an actor.
-struct Incarnation<A: Actor> {
-    address: Addr<A>,
-    over: CancellationToken,
-}
-
-impl<A: Actor> Clone for Incarnation<A> {
-    fn clone(&self) -> Self {
-        Self { address: self.address.clone(), over: self.over.clone() }
-    }
-}
-
-/// The present address of a supervised actor.
-pub struct Handle<A: Actor> {
-    name: &'static str,
-    present: watch::Receiver<Option<Incarnation<A>>>,
-    alarm: Arc<Notify>,
-}
-
-/// A message that lies in a mailbox or was taken from there.
-pub struct Delivered {
-    to: &'static str,
-    over: CancellationToken,
-}
-
-impl Delivered {
-    /// Waits for the answer that the message asked for. `None`: the actor died, or was given up, without one.
-    pub async fn answer<T>(self, answer: oneshot::Receiver<T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            answer = answer => answer.ok(),
-            () = self.over() => None,
-        }
-    }
-
-    /// Completes when the actor that got the message has died or was given up.
-    pub async fn over(&self) {
-        self.over.cancelled().await;
-    }
-
-    /// The error of a message that was taken back before the actor began with it.
-    pub fn not_begun(&self) -> Error {
-        restarting(self.to)
-    }
-}
-
-impl<A: Actor> Clone for Handle<A> {
-    fn clone(&self) -> Self {
-        Self { name: self.name, present: self.present.clone(), alarm: self.alarm.clone() }
-    }
-}
-
-impl<A: Actor<Context = Context<A>>> Handle<A> {
-    /// Puts a message into the mailbox. What the message asks for is answered through a channel in it: wait for that
-    /// through [`Delivered::answer`], as an actor may die over it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] if the actor is down: the message was not delivered.
-    pub fn tell<M>(&self, message: M) -> Result<Delivered>
-    where
-        M: Message<Result = ()> + Send + 'static,
-        A: Handler<M>,
-    {
-        let present = self.present.borrow().clone();
-        let Some(Incarnation { address, over }) = present else {
-            return Err(restarting(self.name));
-        };
-        match address.try_send(message) {
-            Ok(()) => Ok(Delivered { to: self.name, over }),
-            Err(_) => {
-                self.alarm.notify_one();
-                Err(restarting(self.name))
-            }
-        }
-    }
-
-    /// Completes when an incarnation lives, or when none ever will.
-    pub async fn up(&self) {
-        // An error says that the supervisor has ended.
-        let _ = self.present.clone().wait_for(Option::is_some).await;
-    }
-
-    /// True while an incarnation lives, as far as its supervisor knows.
-    pub fn is_up(&self) -> bool {
-        self.present.borrow().is_some()
-    }
-
-    /// The actor's name in logs and metrics.
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-}
-
-fn restarting(name: &str) -> Error {
-    Error::unavailable(format!("the {name} is restarting: nothing was done, repeat the request"))
 }
 
 /// What a supervisor needs to know.
@@ -363,7 +183,7 @@ where
 {
     let (publish, present) = watch::channel(None);
     let alarm = Arc::new(Notify::new());
-    let handle = Handle { name: supervision.name, present, alarm: alarm.clone() };
+    let handle = Handle::new(supervision.name, present, alarm.clone());
     (handle, keep_alive(supervision, factory, publish, alarm))
 }
 
@@ -382,7 +202,7 @@ where
     loop {
         let (ring, mut bell) = mpsc::channel(1);
         let place = match &threads {
-            Threads::Own(maker) => maker.make().await.map(|thread| Place { index: 0, generation: 0, thread }),
+            Threads::Own(maker) => maker.make().await.map(Place::apart),
             Threads::Shared(pool) => pool.pick(),
         };
         // Without threads the system is shutting down.

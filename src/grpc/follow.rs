@@ -17,7 +17,8 @@ use super::{
 use crate::{
     actors::{
         subscriber::{Feed, Parts, Progress, Subscriber},
-        supervise::{Policy, Supervision, Threads, supervise},
+        supervise::{Policy, Supervision, supervise},
+        threads::Threads,
     },
     admission::Permit,
     error::{Error, Result},

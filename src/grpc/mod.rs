@@ -17,12 +17,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    actors::{
-        heads::Heads,
-        publisher::Publishers,
-        storage::Storage,
-        supervise::{Handle, ThreadPool},
-    },
+    actors::{handle::Handle, heads::Heads, publisher::Publishers, storage::Storage, threads::ThreadPool},
     admission::Admission,
     config::Config,
     metrics::Metrics,

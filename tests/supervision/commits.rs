@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use minitoolstream::{
     actors::{
         Parcel,
+        handle::Handle,
         heads::Heads,
         publisher::Results,
         storage::{Commit, Parts, Storage, Ticket},
-        supervise::{Fault, Handle, Policy, Supervision, ThreadMaker, Threads, supervise},
+        supervise::{Fault, Policy, Supervision, supervise},
+        threads::{ThreadMaker, Threads},
     },
     admission::Permit,
     block::batch,

@@ -11,8 +11,10 @@ use std::{
 use async_trait::async_trait;
 use minitoolstream::{
     actors::{
+        handle::Handle,
         subscriber::{Feed, Parts, Progress, Subscriber},
-        supervise::{Handle, Policy, Supervision, ThreadPool, Threads, supervise},
+        supervise::{Policy, Supervision, supervise},
+        threads::{ThreadPool, Threads},
     },
     metrics::Metrics,
 };

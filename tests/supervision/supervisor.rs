@@ -10,9 +10,10 @@ use std::{
 
 use actix::{Actor, Context, Handler, Message};
 use minitoolstream::{
-    actors::supervise::{
-        Bell, Fault, GivenUp, Handle, Heartbeat, Policy, Supervised, Supervision, ThreadMaker, ThreadPool, Threads,
-        supervise,
+    actors::{
+        handle::Handle,
+        supervise::{Bell, Fault, GivenUp, Heartbeat, Policy, Supervised, Supervision, supervise},
+        threads::{ThreadMaker, ThreadPool, Threads},
     },
     error::Error,
     metrics::Metrics,

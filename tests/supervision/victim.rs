@@ -1,7 +1,10 @@
 use std::time::{Duration, Instant};
 
 use minitoolstream::{
-    actors::supervise::{Fault, Handle, Supervised},
+    actors::{
+        handle::Handle,
+        supervise::{Fault, Supervised},
+    },
     error::Result,
 };
 use minitoolstream_testkit::{TestBroker, http};

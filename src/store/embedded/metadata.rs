@@ -1,24 +1,24 @@
 use std::{
-    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::{
     blocking,
+    commit::{commit_group, read_position},
     engine::{Engine, Snapshot},
+    retention::{expire, purge},
+    scan::scan_blocks,
     space::Space,
     tables::{
-        self, BLOCKS, EXPIRY, FACT_FORMAT, FACT_NEXT_PAYLOAD, FACTS, FORMAT, GARBAGE, ID_DEADLINES, IDS, PAYLOADS,
-        POSITIONS, SUBJECTS,
+        self, FACT_FORMAT, FACT_NEXT_PAYLOAD, FACTS, FORMAT, GARBAGE, ID_DEADLINES, IDS, PAYLOADS, POSITIONS, SUBJECTS,
     },
     transaction::{Transaction, read_subject},
 };
 use crate::{
-    block::{BLOCK_RECORDS_MAX, Block, PayloadKey, Placement, guard},
+    block::PayloadKey,
     error::{Error, Result},
     store::{Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow},
     types::{DurableName, Subject, SubjectFilter, Timestamp},
@@ -249,232 +249,4 @@ impl MetadataStore for EmbeddedMetadata {
         })
         .await
     }
-}
-
-fn commit_group(transaction: &mut Transaction, group: Group) -> Result<Committed> {
-    let refused = guard::judge(
-        &group.blocks,
-        |subject| Ok(read_subject(&transaction.snapshot, subject)?.map_or(0, |row| row.last)),
-        |subject, id| {
-            let key = tables::id_key(subject, id);
-            let known = transaction.snapshot.get(IDS, &key)?;
-            let Some((sequence, deadline)) = known.map(|value| tables::read_pair("ids", &key, &value)).transpose()?
-            else {
-                return Ok(None);
-            };
-            Ok((deadline > group.now.0).then_some(sequence))
-        },
-    )?;
-    if !refused.is_empty() {
-        return Ok(Committed::Refused(refused));
-    }
-    let forget_at = group.now.after(group.dedup_window);
-    let mut firsts = Vec::with_capacity(group.blocks.len());
-    for (new, placement) in group.blocks.iter().zip(group.placements) {
-        let row = transaction.subject(&new.subject)?;
-        let block = Block {
-            first: row.last + 1,
-            count: u32::try_from(new.drafts.len()).unwrap_or(u32::MAX),
-            created: new.created,
-            expires: new.expires,
-            crc: new.crc,
-            placement,
-        };
-        row.last = block.end() - 1;
-        row.bytes += block.bytes();
-        row.updated = row.updated.max(new.created);
-        firsts.push(block.first);
-        if let Some(key) = block.payload() {
-            let payload = transaction.payload(key)?;
-            payload.alive += 1;
-            match block.placement {
-                Placement::Slice { offset, len, .. } => payload.len = payload.len.max(offset + len),
-                Placement::Object { size, .. } => (payload.len, payload.open) = (size, false),
-                Placement::Inline(_) => {}
-            }
-        }
-        let key = tables::block_key(&new.subject, block.first);
-        if let Some(expires) = block.expires {
-            transaction.batch.put(EXPIRY, tables::timed_key(expires, &key), []);
-        }
-        transaction.batch.put(BLOCKS, key, block.encode());
-        for guard in &new.guards {
-            let Some(id) = &guard.message_id else {
-                continue;
-            };
-            let id = tables::id_key(&new.subject, id);
-            let sequence = block.first + guard.record as u64;
-            transaction.batch.put(ID_DEADLINES, tables::timed_key(forget_at, &id), []);
-            transaction.batch.put(IDS, id, tables::pair_value(sequence, forget_at.0));
-        }
-    }
-    let positions = move_positions(transaction, &group.acks)?;
-    Ok(Committed::Stored { firsts, positions })
-}
-
-/// Moves positions forwards; an ack beyond the end is refused by itself (P4).
-fn move_positions(transaction: &mut Transaction, acks: &[Ack]) -> Result<Vec<Result<u64>>> {
-    let mut moved: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-    let mut answers = Vec::with_capacity(acks.len());
-    for ack in acks {
-        let last = match read_subject(&transaction.snapshot, &ack.subject)? {
-            Some(row) => row.last,
-            None => 0,
-        };
-        if ack.sequence > last {
-            let problem = format!(
-                "{} is beyond the last sequence of '{}': acknowledge sequences from 1 to {last}",
-                ack.sequence, ack.subject
-            );
-            answers.push(Err(Error::invalid("sequence", problem)));
-            continue;
-        }
-        let key = tables::position_key(&ack.durable, &ack.subject);
-        let position = match moved.get(&key) {
-            Some(&position) => position,
-            None => read_position(&transaction.snapshot, &key)?,
-        };
-        if ack.sequence > position {
-            moved.insert(key, ack.sequence);
-        }
-        answers.push(Ok(position.max(ack.sequence)));
-    }
-    for (key, position) in moved {
-        transaction.batch.put(POSITIONS, key, position.to_le_bytes());
-    }
-    Ok(answers)
-}
-
-fn read_position(snapshot: &Snapshot, key: &[u8]) -> Result<u64> {
-    match snapshot.get(POSITIONS, key)? {
-        Some(value) => tables::read_u64("positions", key, &value),
-        None => Ok(0),
-    }
-}
-
-fn scan_blocks(
-    snapshot: &Snapshot,
-    subject: &Subject,
-    from: u64,
-    blocks_max: usize,
-    bytes_max: u64,
-) -> Result<BlockScan> {
-    let Some(row) = read_subject(snapshot, subject)? else {
-        return Ok(BlockScan { floor: 1, last: 0, blocks: Vec::new() });
-    };
-    let from = from.max(row.floor);
-    let mut blocks = Vec::new();
-    if from > row.last {
-        return Ok(BlockScan { floor: row.floor, last: row.last, blocks });
-    }
-    // A block holds at most BLOCK_RECORDS_MAX records, so the one that holds `from` begins no further back.
-    let earliest = tables::block_key(subject, from.saturating_sub(BLOCK_RECORDS_MAX as u64));
-    let after = tables::block_key(subject, from + 1);
-    let start = match snapshot.last(BLOCKS, &earliest, &after)? {
-        Some((key, _)) => key,
-        None => after,
-    };
-    let mut bytes = 0;
-    snapshot.scan(BLOCKS, &start, &tables::block_key(subject, u64::MAX), |key, value| {
-        let block = read_block(key, value)?;
-        if block.end() > from {
-            bytes += block.bytes();
-            if !blocks.is_empty() && bytes > bytes_max {
-                return Ok(false);
-            }
-            blocks.push(block);
-        }
-        Ok(blocks.len() < blocks_max)
-    })?;
-    Ok(BlockScan { floor: row.floor, last: row.last, blocks })
-}
-
-fn read_block(key: &[u8], value: &[u8]) -> Result<Block> {
-    let first = tables::read_first(key)?;
-    Block::decode(first, Bytes::copy_from_slice(value)).ok_or_else(|| tables::unreadable("blocks", key))
-}
-
-fn purge(
-    transaction: &mut Transaction,
-    subject: &Subject,
-    up_to: u64,
-    blocks_max: usize,
-    now: Timestamp,
-) -> Result<Purged> {
-    let Some(row) = read_subject(&transaction.snapshot, subject)? else {
-        return Ok(Purged { messages: 0, done: true });
-    };
-    let up_to = up_to.min(row.last);
-    // The block at the floor may begin before it: without this, an earlier purge of more would be taken back.
-    if up_to < row.floor {
-        return Ok(Purged { messages: 0, done: true });
-    }
-    let scan = scan_blocks(&transaction.snapshot, subject, row.floor, blocks_max, u64::MAX)?;
-    let mut messages = 0;
-    let mut floor = row.floor;
-    let mut done = scan.blocks.len() < blocks_max;
-    for block in &scan.blocks {
-        if block.first > up_to {
-            done = true;
-            break;
-        }
-        if block.end() - 1 > up_to {
-            // Part of the block goes: the floor moves into it, the bytes follow with the rest.
-            messages += (up_to + 1) - block.first.max(row.floor);
-            floor = up_to + 1;
-            done = true;
-            break;
-        }
-        messages += transaction.remove_block(subject, block, now)?;
-        floor = block.end();
-    }
-    if floor == row.floor {
-        return Ok(Purged { messages, done: true });
-    }
-    let books = transaction.subject(subject)?;
-    books.purged += messages;
-    books.floor = floor;
-    Ok(Purged { messages, done })
-}
-
-fn expire(transaction: &mut Transaction, now: Timestamp, blocks_max: usize) -> Result<Expired> {
-    let mut due = Vec::new();
-    let to = tables::timed_key(now.after(std::time::Duration::from_millis(1)), &[]);
-    transaction.snapshot.scan(EXPIRY, &[], &to, |key, _| {
-        due.push(tables::read_block_key(&key[8..])?);
-        Ok(due.len() < blocks_max)
-    })?;
-    let mut expired = Expired { blocks: due.len(), messages: 0 };
-    let mut touched: BTreeMap<Subject, Vec<u64>> = BTreeMap::new();
-    for (subject, first) in due {
-        let key = tables::block_key(&subject, first);
-        let value = transaction.snapshot.get(BLOCKS, &key)?.ok_or_else(|| tables::unreadable("blocks", &key))?;
-        let block = read_block(&key, &value)?;
-        let live = transaction.remove_block(&subject, &block, now)?;
-        transaction.subject(&subject)?.expired += live;
-        expired.messages += live;
-        touched.entry(subject).or_default().push(first);
-    }
-    for (subject, mut removed) in touched {
-        removed.sort_unstable();
-        let floor = first_live(transaction, &subject, &removed)?;
-        let books = transaction.subject(&subject)?;
-        books.floor = books.floor.max(floor.unwrap_or(books.last + 1));
-    }
-    Ok(expired)
-}
-
-/// The first sequence of the first block that stays when `removed` go; `None` if none does.
-fn first_live(transaction: &mut Transaction, subject: &Subject, removed: &[u64]) -> Result<Option<u64>> {
-    let mut floor = None;
-    let (from, to) = (tables::block_key(subject, 0), tables::block_key(subject, u64::MAX));
-    transaction.snapshot.scan(BLOCKS, &from, &to, |key, _| {
-        let first = tables::read_first(key)?;
-        let stays = removed.binary_search(&first).is_err();
-        if stays {
-            floor = Some(first);
-        }
-        Ok(!stays)
-    })?;
-    Ok(floor)
 }

@@ -10,10 +10,13 @@
 //! ```
 
 mod aligned;
+mod commit;
 mod engine;
 mod files;
 mod journal;
 mod metadata;
+mod retention;
+mod scan;
 mod space;
 mod tables;
 mod transaction;

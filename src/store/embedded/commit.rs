@@ -1,0 +1,115 @@
+//! What a commit changes: sequences are born here.
+
+use std::collections::BTreeMap;
+
+use super::{
+    engine::Snapshot,
+    tables::{self, BLOCKS, EXPIRY, ID_DEADLINES, IDS, POSITIONS},
+    transaction::{Transaction, read_subject},
+};
+use crate::{
+    block::{Block, Placement, guard},
+    error::{Error, Result},
+    store::{Ack, Committed, Group},
+};
+
+pub(super) fn commit_group(transaction: &mut Transaction, group: Group) -> Result<Committed> {
+    let refused = guard::judge(
+        &group.blocks,
+        |subject| Ok(read_subject(&transaction.snapshot, subject)?.map_or(0, |row| row.last)),
+        |subject, id| {
+            let key = tables::id_key(subject, id);
+            let known = transaction.snapshot.get(IDS, &key)?;
+            let Some((sequence, deadline)) = known.map(|value| tables::read_pair("ids", &key, &value)).transpose()?
+            else {
+                return Ok(None);
+            };
+            Ok((deadline > group.now.0).then_some(sequence))
+        },
+    )?;
+    if !refused.is_empty() {
+        return Ok(Committed::Refused(refused));
+    }
+    let forget_at = group.now.after(group.dedup_window);
+    let mut firsts = Vec::with_capacity(group.blocks.len());
+    for (new, placement) in group.blocks.iter().zip(group.placements) {
+        let row = transaction.subject(&new.subject)?;
+        let block = Block {
+            first: row.last + 1,
+            count: u32::try_from(new.drafts.len()).unwrap_or(u32::MAX),
+            created: new.created,
+            expires: new.expires,
+            crc: new.crc,
+            placement,
+        };
+        row.last = block.end() - 1;
+        row.bytes += block.bytes();
+        row.updated = row.updated.max(new.created);
+        firsts.push(block.first);
+        if let Some(key) = block.payload() {
+            let payload = transaction.payload(key)?;
+            payload.alive += 1;
+            match block.placement {
+                Placement::Slice { offset, len, .. } => payload.len = payload.len.max(offset + len),
+                Placement::Object { size, .. } => (payload.len, payload.open) = (size, false),
+                Placement::Inline(_) => {}
+            }
+        }
+        let key = tables::block_key(&new.subject, block.first);
+        if let Some(expires) = block.expires {
+            transaction.batch.put(EXPIRY, tables::timed_key(expires, &key), []);
+        }
+        transaction.batch.put(BLOCKS, key, block.encode());
+        for guard in &new.guards {
+            let Some(id) = &guard.message_id else {
+                continue;
+            };
+            let id = tables::id_key(&new.subject, id);
+            let sequence = block.first + guard.record as u64;
+            transaction.batch.put(ID_DEADLINES, tables::timed_key(forget_at, &id), []);
+            transaction.batch.put(IDS, id, tables::pair_value(sequence, forget_at.0));
+        }
+    }
+    let positions = move_positions(transaction, &group.acks)?;
+    Ok(Committed::Stored { firsts, positions })
+}
+
+/// Moves positions forwards; an ack beyond the end is refused by itself (P4).
+fn move_positions(transaction: &mut Transaction, acks: &[Ack]) -> Result<Vec<Result<u64>>> {
+    let mut moved: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    let mut answers = Vec::with_capacity(acks.len());
+    for ack in acks {
+        let last = match read_subject(&transaction.snapshot, &ack.subject)? {
+            Some(row) => row.last,
+            None => 0,
+        };
+        if ack.sequence > last {
+            let problem = format!(
+                "{} is beyond the last sequence of '{}': acknowledge sequences from 1 to {last}",
+                ack.sequence, ack.subject
+            );
+            answers.push(Err(Error::invalid("sequence", problem)));
+            continue;
+        }
+        let key = tables::position_key(&ack.durable, &ack.subject);
+        let position = match moved.get(&key) {
+            Some(&position) => position,
+            None => read_position(&transaction.snapshot, &key)?,
+        };
+        if ack.sequence > position {
+            moved.insert(key, ack.sequence);
+        }
+        answers.push(Ok(position.max(ack.sequence)));
+    }
+    for (key, position) in moved {
+        transaction.batch.put(POSITIONS, key, position.to_le_bytes());
+    }
+    Ok(answers)
+}
+
+pub(super) fn read_position(snapshot: &Snapshot, key: &[u8]) -> Result<u64> {
+    match snapshot.get(POSITIONS, key)? {
+        Some(value) => tables::read_u64("positions", key, &value),
+        None => Ok(0),
+    }
+}
