@@ -197,7 +197,25 @@ fn number(table: Table) -> u8 {
     position.and_then(|position| position.try_into().ok()).expect("every table is listed in TABLES")
 }
 
+/// Makes the database under another name first: one whose making was cut short could not be opened, and nobody could
+/// tell it from a damaged one.
+fn create_if_missing(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = path.with_extension("unfinished");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    drop(Database::create(&unfinished).map_err(std::io::Error::other)?);
+    std::fs::rename(&unfinished, path)?;
+    path.parent().map_or(Ok(()), super::sync_dir)
+}
+
 fn open_database(path: &Path) -> Result<Database> {
+    create_if_missing(path)
+        .map_err(|error| Error::unavailable(format!("'{}' cannot be made: {error}", path.display())))?;
     let named = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => {
             Error::unavailable(format!("'{}' is still in use: try again", path.display()))

@@ -15,6 +15,7 @@ use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
     space::Space,
+    sync_dir,
 };
 use crate::{
     block::PayloadKey,
@@ -149,7 +150,8 @@ impl PayloadStore for Files {
         let path = self.path(key);
         blocking(move || match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removed", &path, &error)),
-            _ => Ok(()),
+            // Durable before its row goes: a file that came back would have no row.
+            _ => path.parent().map_or(Ok(()), sync_dir).map_err(|error| failed("removed", &path, &error)),
         })
         .await
     }
@@ -209,10 +211,6 @@ impl Segment {
         self.len = (offset + len as u64).next_multiple_of(ALIGN as u64);
         Ok(offset)
     }
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Error {

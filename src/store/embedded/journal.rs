@@ -143,18 +143,19 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(u64, &[u8])> {
 
 /// Lays the file out with zeros: later writes change no metadata of the file system.
 fn create(path: &Path) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let file = OpenOptions::new().create(true).truncate(true).write(true).open(&beside)?;
+    let beside = path.with_extension("unfinished");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().create_new(true).write(true).open(&beside)?;
     let zeros = vec![0; 1 << 20];
     for offset in (0..JOURNAL_BYTES).step_by(zeros.len()) {
         file.write_all_at(&zeros, offset)?;
     }
     file.sync_all()?;
     std::fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
-        None => Ok(()),
-    }
+    path.parent().map_or(Ok(()), super::sync_dir)
 }
 
 /// Past the page cache where the file system can.

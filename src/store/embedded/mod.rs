@@ -71,8 +71,17 @@ impl Embedded {
 }
 
 fn make_dir(dir: &Path) -> Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
     std::fs::create_dir_all(dir)
+        .and_then(|()| missing.iter().filter_map(|dir| dir.parent()).try_for_each(sync_dir))
         .map_err(|error| Error::unavailable(format!("the data directory '{}' cannot be made: {error}", dir.display())))
+}
+
+/// Makes the names in a directory durable.
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    // The parent of a relative path is the current directory.
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
 }
 
 fn lock(dir: &Path) -> Result<File> {
