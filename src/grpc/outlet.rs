@@ -1,12 +1,13 @@
 //! A short queue of pages between a reader of the store and a client's stream.
 //!
 //! The writer waits while the client has a page left to take. A client that takes nothing for the stall timeout loses
-//! its pages at once, whether or not it ever looks again, and finds the reason at the end of its stream.
+//! its pages at once, whether or not it ever looks again, and finds the reason at the end of its stream. A task watches
+//! that: the writer may have ended, or wait for what other clients leave untaken.
 
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -20,11 +21,16 @@ use crate::{admission::Permit, types::time};
 /// Pages that wait for the client, besides the one it is taking.
 const PAGES_MAX: usize = 1;
 
+/// How often a client is looked at within the stall timeout.
+const LOOKS: u32 = 4;
+
 struct State<T> {
     /// The page that the client is taking.
     current: std::vec::IntoIter<T>,
     current_permit: Option<Permit>,
     waiting: VecDeque<(Vec<T>, Permit)>,
+    /// Items taken so far.
+    taken: u64,
     /// Set once: nothing more is written.
     end: Option<Option<Status>>,
     reader: Option<Waker>,
@@ -46,14 +52,11 @@ impl<T> Shared<T> {
 }
 
 /// The writing end; cloning gives another hand on the same stream.
-pub(super) struct Outlet<T> {
-    shared: Arc<Shared<T>>,
-    stall_timeout: Duration,
-}
+pub(super) struct Outlet<T>(Arc<Shared<T>>);
 
 impl<T> Clone for Outlet<T> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), stall_timeout: self.stall_timeout }
+        Self(self.0.clone())
     }
 }
 
@@ -65,17 +68,63 @@ pub(super) struct OutletStream<T>(Arc<Shared<T>>);
 pub(super) struct Closed;
 
 /// Makes a stream and its writing end.
-pub(super) fn outlet<T>(stall_timeout: Duration) -> (Outlet<T>, OutletStream<T>) {
+pub(super) fn outlet<T: Send + 'static>(stall_timeout: Duration) -> (Outlet<T>, OutletStream<T>) {
     let state = State {
         current: Vec::new().into_iter(),
         current_permit: None,
         waiting: VecDeque::new(),
+        taken: 0,
         end: None,
         reader: None,
         reader_gone: false,
     };
     let shared = Arc::new(Shared { state: Mutex::new(state), taken: Notify::new(), gone: Notify::new() });
-    (Outlet { shared: shared.clone(), stall_timeout }, OutletStream(shared))
+    tokio::spawn(watch(Arc::downgrade(&shared), stall_timeout));
+    (Outlet(shared.clone()), OutletStream(shared))
+}
+
+/// Ends the stream of a client that takes nothing although there is something to take.
+async fn watch<T>(shared: Weak<Shared<T>>, stall_timeout: Duration) {
+    let (mut taken, mut looks) = (0, 0);
+    loop {
+        tokio::time::sleep(stall_timeout / LOOKS).await;
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        let mut state = shared.lock();
+        if state.reader_gone {
+            return;
+        }
+        let is_still = state.taken == taken && (state.current_permit.is_some() || state.has_items());
+        (taken, looks) = (state.taken, if is_still { looks + 1 } else { 0 });
+        if looks == LOOKS && !state.has_items() {
+            // It took all there was, and did not come back to say so.
+            (state.current_permit, looks) = (None, 0);
+        }
+        if looks == LOOKS {
+            state.end = Some(Some(Status::resource_exhausted(format!(
+                "the stream was not read for {}: read faster, or ask for less at a time",
+                time::show(stall_timeout)
+            ))));
+            state.discard();
+            drop(state);
+            shared.taken.notify_one();
+            return;
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// True while there is something to take.
+    fn has_items(&self) -> bool {
+        self.current.len() > 0 || !self.waiting.is_empty()
+    }
+
+    fn discard(&mut self) {
+        self.current = Vec::new().into_iter();
+        self.current_permit = None;
+        self.waiting.clear();
+    }
 }
 
 impl<T> Outlet<T> {
@@ -84,18 +133,8 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`Closed`] if the client is gone or stalls.
     pub(super) async fn send(&self, page: Vec<T>, permit: Permit) -> Result<(), Closed> {
-        if tokio::time::timeout(self.stall_timeout, self.room()).await.is_err() {
-            self.end(Some(Status::resource_exhausted(format!(
-                "the stream was not read for {}: read faster, or ask for less at a time",
-                time::show(self.stall_timeout)
-            ))));
-            let mut state = self.shared.lock();
-            state.current = Vec::new().into_iter();
-            state.current_permit = None;
-            state.waiting.clear();
-            return Err(Closed);
-        }
-        let mut state = self.shared.lock();
+        self.room().await;
+        let mut state = self.0.lock();
         if state.reader_gone || state.end.is_some() {
             return Err(Closed);
         }
@@ -106,29 +145,29 @@ impl<T> Outlet<T> {
 
     /// Ends the stream after what is queued; `None` ends it well. The first end counts.
     pub(super) fn end(&self, status: Option<Status>) {
-        let mut state = self.shared.lock();
+        let mut state = self.0.lock();
         state.end.get_or_insert(status);
         wake(&mut state);
     }
 
     /// Completes when the client is gone.
     pub(super) async fn closed(&self) {
-        while !self.shared.lock().reader_gone {
-            self.shared.gone.notified().await;
+        while !self.0.lock().reader_gone {
+            self.0.gone.notified().await;
         }
         // Others may wait for it, too: pass it on.
-        self.shared.gone.notify_one();
+        self.0.gone.notify_one();
     }
 
     async fn room(&self) {
         loop {
             {
-                let state = self.shared.lock();
+                let state = self.0.lock();
                 if state.waiting.len() < PAGES_MAX || state.reader_gone || state.end.is_some() {
                     return;
                 }
             }
-            self.shared.taken.notified().await;
+            self.0.taken.notified().await;
         }
     }
 }
@@ -146,6 +185,7 @@ impl<T: Unpin> Stream for OutletStream<T> {
         let mut state = self.0.lock();
         loop {
             if let Some(item) = state.current.next() {
+                state.taken += 1;
                 return Poll::Ready(Some(Ok(item)));
             }
             state.current_permit = None;
@@ -170,7 +210,7 @@ impl<T> Drop for OutletStream<T> {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.reader_gone = true;
-        state.waiting.clear();
+        state.discard();
         drop(state);
         self.0.taken.notify_one();
         self.0.gone.notify_one();
@@ -182,6 +222,7 @@ mod tests {
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::{admission::Admission, config::Config};
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_reads_is_dropped_with_a_reason() {
@@ -192,6 +233,33 @@ mod tests {
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert!(status.message().contains("not read for 30s"), "{}", status.message());
         assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_reads_keeps_no_permit_when_its_writer_has_ended() {
+        let config = Config::load(None, |name| (name == "LIMITS_SUBSCRIPTIONS").then(|| "1".into())).unwrap();
+        let admission = Admission::new(&config);
+        let (outlet, _stream) = outlet(Duration::from_secs(30));
+        outlet.send(vec![1], admission.subscription().unwrap()).await.unwrap();
+        outlet.end(None);
+        drop(outlet);
+        assert!(admission.subscription().is_err());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(admission.subscription().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_is_not_dropped() {
+        let (outlet, mut stream) = outlet(Duration::from_secs(30));
+        outlet.send((1..=10).collect(), Permit::default()).await.unwrap();
+        for item in 1..=10 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(stream.next().await.unwrap().unwrap(), item);
+        }
+        // Nor is one that has nothing to take.
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        outlet.send(vec![11], Permit::default()).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap(), 11);
     }
 
     #[tokio::test]

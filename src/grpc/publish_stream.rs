@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use minitoolstream_proto::{PublishAck, PublishStreamRequest, PublishStreamResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Status, Streaming};
 
@@ -40,14 +40,15 @@ pub(super) fn serve(
     frames: Streaming<PublishStreamRequest>,
 ) -> impl Stream<Item = Result<PublishStreamResponse, Status>> {
     let (acks, responses) = mpsc::channel(RESPONSES_MAX);
+    // Beside the queue: a client that does not read leaves no room in it, and finds the reason when it does.
+    let (reason, end) = oneshot::channel();
     tokio::spawn(async move {
-        let stall_timeout = broker.config.stall_timeout;
         if let Err(status) = pump(&broker, &limits, &permits, frames, &acks).await {
-            // The client may be gone, or not read: then nobody hears the reason.
-            let _ = tokio::time::timeout(stall_timeout, acks.send(Err(status))).await;
+            let _ = reason.send(status);
         }
     });
-    ReceiverStream::new(responses)
+    let end = futures_util::stream::once(end).filter_map(async |reason| reason.ok().map(Err));
+    ReceiverStream::new(responses).map(Ok).chain(end)
 }
 
 async fn pump(
@@ -55,7 +56,7 @@ async fn pump(
     limits: &ConnectionAdmission,
     permits: &Permits,
     mut frames: Streaming<PublishStreamRequest>,
-    acks: &mpsc::Sender<Result<PublishStreamResponse, Status>>,
+    acks: &mpsc::Sender<PublishStreamResponse>,
 ) -> Result<(), Status> {
     let mut in_flight = FuturesUnordered::new();
     let (mut open, mut draining) = (true, false);
@@ -84,7 +85,7 @@ async fn pump(
                     push_acks(&mut response.acks, first_id, &results);
                     done = in_flight.next().now_or_never().flatten();
                 }
-                match tokio::time::timeout(broker.config.stall_timeout, acks.send(Ok(response))).await {
+                match tokio::time::timeout(broker.config.stall_timeout, acks.send(response)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Ok(()),
                     Err(_) => return Err(Status::resource_exhausted(

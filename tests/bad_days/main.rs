@@ -4,8 +4,10 @@
 mod api;
 mod clock;
 mod damage;
+mod drain;
 mod guards;
 mod limits;
 mod sequences;
+mod slow;
 mod ttl;
 mod verify;
