@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use indicatif::ProgressBar;
 use minitoolstream_client::{NewMessage, Pending, Published, Publisher};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{
     Session,
@@ -48,7 +49,7 @@ pub(super) struct Publish {
     /// How long the messages live, such as 30s, 24h or 7d.
     #[arg(long, value_parser = humantime::parse_duration)]
     ttl: Option<Duration>,
-    /// Deduplication id. With several messages, '-1', '-2' and so on is appended.
+    /// Deduplication id. With --lines '-1', '-2' and so on is appended, with several files a digest of path and content.
     #[arg(short, long)]
     message_id: Option<String>,
     /// Publish only if this is the subject's last sequence (0: it never had a message).
@@ -104,11 +105,13 @@ impl Publish {
         let sources = self.sources()?;
         let several = sources.len() > 1;
         sent.progress = output::progress(Some(sources.len() as u64), "files", sent.format);
-        for (source, number) in sources.into_iter().zip(1..) {
+        for source in sources {
             let data = tokio::fs::read(&source.file).await;
             let data = data.with_context(|| format!("'{}' cannot be read", source.file.display()))?;
             let kind = mime_guess::from_path(&source.file).first_or_octet_stream();
-            let message = self.message(data.into(), several.then_some(number));
+            // A position would name another file once one is added or removed before it.
+            let part = several.then(|| digest(&source.name, &data));
+            let message = self.message(data.into(), part.as_deref());
             let message = message.header("path", source.name.clone()).header("content-type", kind.to_string());
             sent.add(&source.name, publisher.send(message).await).await?;
             sent.progress.inc(1);
@@ -133,7 +136,7 @@ impl Publish {
                     let Some(line) = line else { break };
                     number += 1;
                     let line = line.context("standard input cannot be read as lines of text")?;
-                    sent.add("", publisher.send(self.message(line.into(), Some(number))).await).await?;
+                    sent.add("", publisher.send(self.message(line.into(), Some(&number.to_string()))).await).await?;
                     sent.progress.inc(1);
                 }
                 // The next line may be long in coming.
@@ -143,7 +146,7 @@ impl Publish {
         Ok(())
     }
 
-    fn message(&self, data: Bytes, number: Option<u64>) -> NewMessage {
+    fn message(&self, data: Bytes, part: Option<&str>) -> NewMessage {
         let mut message = NewMessage::new(&self.subject, data);
         for (name, value) in &self.headers {
             message = message.header(name, value);
@@ -152,7 +155,7 @@ impl Publish {
             message = message.ttl(ttl);
         }
         if let Some(id) = &self.message_id {
-            message = message.message_id(number.map_or_else(|| id.clone(), |number| format!("{id}-{number}")));
+            message = message.message_id(part.map_or_else(|| id.clone(), |part| format!("{id}-{part}")));
         }
         if let Some(sequence) = self.expect_last {
             message = message.expect_last_sequence(sequence);
@@ -207,6 +210,12 @@ fn name(path: &Path) -> anyhow::Result<String> {
         bail!("the name of '{}' is not UTF-8 and cannot stand in a header: rename the file", path.display());
     };
     Ok(name)
+}
+
+/// Sixteen hexadecimal digits that tell files apart by path and content.
+fn digest(name: &str, data: &[u8]) -> String {
+    let digest = Sha256::new().chain_update(name).chain_update([0]).chain_update(data).finalize();
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 async fn read_stdin() -> anyhow::Result<Bytes> {

@@ -4,6 +4,7 @@
 mod api;
 mod clock;
 mod damage;
+mod disk;
 mod drain;
 mod guards;
 mod limits;

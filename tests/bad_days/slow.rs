@@ -19,8 +19,8 @@ const MESSAGE: usize = 1 << 20;
 
 const MESSAGES: usize = 100;
 
-/// The smallest limits that let such a message pass. By the formula of `admission.rs` they allow 40 + 3 x 4 + 2 x 4 MiB,
-/// and half a MiB for each connection.
+/// The smallest limits that let such a message pass. By the formula of `admission.rs` they allow 64 + 4 x 4 + 4 x 4 MiB,
+/// and a MiB for each connection.
 const SETTINGS: [(&str, &str); 6] = [
     ("LIMITS_MESSAGE_MAX", "1MiB"),
     ("LIMITS_INFLIGHT_BYTES", "4MiB"),
