@@ -7,6 +7,7 @@
 //!   + 4 x limits.inflight_bytes           a message as received, as a block, as it is written, and heap around it
 //!   + 4 x limits.read_bytes               a page as read and as encoded, and heap around it
 //!   + 1 MiB x connections in use          HTTP/2 windows and buffers
+//!   + the largest message that each open stream carried: gRPC keeps its buffer until the stream ends
 //!   + 8 KiB x live subscriptions
 //! ```
 

@@ -230,6 +230,12 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_page_tells_of_every_setting() {
+        let page = include_str!("../../docs/configuration.md");
+        assert!(page.contains(&reference()), "write it anew with 'just docs'");
+    }
+
+    #[test]
     fn the_printed_configuration_reads_back() {
         let config = load("limits: {message_max: 3MiB}\nttl: {channels: [{channel: a.*, duration: 1h}]}", &[]).unwrap();
         assert_eq!(load(&config.to_yaml(), &[]).unwrap().to_yaml(), config.to_yaml());

@@ -115,6 +115,8 @@ struct Stage {
 
 impl Stage {
     async fn set(policy: Policy, threads: Threads) -> Self {
+        // A backtrace takes longer to print than an actor is given here: a panic would pass for a hang.
+        std::panic::set_hook(Box::new(|info| eprintln!("{info}")));
         let (traces, metrics) = (Arc::<Traces>::default(), Metrics::new(0).unwrap());
         let shutdown = CancellationToken::new();
         let supervision =
