@@ -4,8 +4,9 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "minitoolstream/message.proto",
+    "minitoolstream/consumer.proto",
     "minitoolstream/ingress.proto",
     "minitoolstream/egress.proto",
     "minitoolstream/admin.proto",

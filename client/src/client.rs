@@ -153,7 +153,7 @@ impl Client {
     /// # Errors
     /// [`Error::NotFound`] if the subject never had a message.
     pub async fn purge(&self, subject: &str, up_to: Option<u64>) -> Result<u64> {
-        let request = PurgeSubjectRequest { subject: subject.into(), up_to_sequence: up_to };
+        let request = PurgeSubjectRequest { subject: subject.into(), up_to_sequence: up_to, keep_last: None };
         let response = self.repeat(|| {
             let (mut admin, request) = (self.admin(), request.clone());
             async move { admin.purge_subject(request).await }

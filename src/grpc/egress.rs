@@ -51,6 +51,15 @@ impl EgressService for Egress {
     type SubscribeStream = Responses<Notification>;
     type FetchStream = Responses<Message>;
     type ReadMessageStream = Responses<ReadMessageResponse>;
+    type ConsumeStream = Responses<minitoolstream_proto::ConsumeResponse>;
+    type FetchLastStream = Responses<Message>;
+
+    async fn consume(&self, _: Request<tonic::Streaming<minitoolstream_proto::ConsumeRequest>>) -> Result<Response<Self::ConsumeStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn fetch_last(&self, _: Request<minitoolstream_proto::FetchLastRequest>) -> Result<Response<Responses<Message>>, Status> {
+        Err(Status::unimplemented(""))
+    }
 
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Responses<Notification>>, Status> {
@@ -297,6 +306,7 @@ impl Broker {
             headers: record.headers.into_iter().collect(),
             timestamp: Some(wire_time(record.created.0)),
             detached,
+            stream_sequence: 0,
         })
     }
 }

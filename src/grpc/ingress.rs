@@ -38,8 +38,9 @@ impl IngressService for Ingress {
         match result.unwrap_or_else(|| Err(Error::outcome_unknown())) {
             Ok(published) => Ok(Response::new(PublishResponse {
                 sequence: published.sequence,
-                object_name: published.object.unwrap_or_default(),
                 duplicate: published.duplicate,
+                scheduled: published.is_scheduled(),
+                object_name: published.object.unwrap_or_default(),
                 ..Default::default()
             })),
             Err(error) => Err(status(&error)),
@@ -170,7 +171,12 @@ fn runs(drafts: &[Draft]) -> Vec<(Subject, usize)> {
 
 fn wire_result(result: Result<Published>) -> PublishResult {
     match result {
-        Ok(published) => PublishResult { sequence: published.sequence, duplicate: published.duplicate, error: None },
+        Ok(published) => PublishResult {
+            sequence: published.sequence,
+            duplicate: published.duplicate,
+            error: None,
+            scheduled: published.is_scheduled(),
+        },
         Err(error) => PublishResult { error: Some(publish_error(&error)), ..Default::default() },
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     admission::ConnectionAdmission,
     error::{Error, Result},
     metrics::Service,
-    types::{Published, RequestId},
+    types::RequestId,
 };
 
 /// Frames in flight on one stream; more wait to be read.
@@ -103,9 +103,14 @@ fn push_acks(acks: &mut Vec<PublishAck>, first_id: u64, results: &Results) {
     let of_this_frame = acks.len();
     for (id, result) in (first_id..).zip(results) {
         let ack = match result {
-            Ok(Published { sequence, duplicate, .. }) => {
-                PublishAck { first_id: id, count: 1, first_sequence: *sequence, duplicate: *duplicate, error: None }
-            }
+            Ok(published) => PublishAck {
+                first_id: id,
+                count: 1,
+                first_sequence: published.sequence,
+                duplicate: published.duplicate,
+                error: None,
+                scheduled: published.is_scheduled(),
+            },
             Err(error) => {
                 PublishAck { first_id: id, count: 1, error: Some(publish_error(error)), ..Default::default() }
             }
@@ -120,7 +125,8 @@ fn push_acks(acks: &mut Vec<PublishAck>, first_id: u64, results: &Results) {
 fn continues(run: &PublishAck, next: &PublishAck) -> bool {
     match (&run.error, &next.error) {
         (None, None) => {
-            run.duplicate == next.duplicate && run.first_sequence + u64::from(run.count) == next.first_sequence
+            let follows = run.first_sequence + u64::from(run.count) == next.first_sequence;
+            run.duplicate == next.duplicate && run.scheduled == next.scheduled && (follows || run.scheduled)
         }
         (Some(of_run), Some(of_next)) => of_run == of_next,
         _ => false,

@@ -50,10 +50,18 @@ pub struct Draft {
 /// Where a stored message ended up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its sequence in the subject, or the sequence of the first message with the same id.
+    /// Its sequence in the subject, or the sequence of the first message with the same id; 0 while it waits for its
+    /// time.
     pub sequence: u64,
     /// True if the message id was seen before within the dedup window: nothing was stored.
     pub duplicate: bool,
     /// The object that holds it, for large messages.
     pub object: Option<String>,
+}
+
+impl Published {
+    /// True if the message waits for its time, and has no sequence.
+    pub fn is_scheduled(&self) -> bool {
+        self.sequence == 0
+    }
 }
