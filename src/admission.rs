@@ -114,6 +114,11 @@ impl Admission {
         self.reads.take(bytes, READ_PATIENCE).await
     }
 
+    /// Room to read `bytes`, if there is some now.
+    pub fn try_read(&self, bytes: usize) -> Option<Permit> {
+        self.reads.try_take(bytes)
+    }
+
     /// Takes one of the live subscriptions.
     ///
     /// # Errors

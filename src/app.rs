@@ -14,8 +14,11 @@ use crate::{
     actors::{
         handle::Handle,
         heads::Heads,
+        lag,
         publisher::{Publisher, Publishers},
         reaper::{self, Reaper},
+        rings::Rings,
+        scheduler::{self, Scheduler},
         storage::{self, Storage},
         supervise::{GivenUp, Policy, Supervision, supervise},
         threads::{ThreadMaker, ThreadPool, Threads},
@@ -69,6 +72,8 @@ pub struct Actors {
     pub publishers: Vec<Handle<Publisher>>,
     /// Removes what expired.
     pub reaper: Handle<Reaper>,
+    /// Lets scheduled messages go.
+    pub scheduler: Handle<Scheduler>,
 }
 
 impl Actors {
@@ -76,6 +81,7 @@ impl Actors {
     async fn up(&self) {
         self.storage.up().await;
         self.reaper.up().await;
+        self.scheduler.up().await;
         for publisher in &self.publishers {
             publisher.up().await;
         }
@@ -106,7 +112,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let stores = embedded.stores.clone();
     let metrics = Metrics::new(config.metric_subjects)
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
-    let heads = Arc::new(Heads::default());
+    let (heads, rings) = (Arc::new(Heads::default()), Arc::new(Rings::default()));
     let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
 
     let mut supervisors = JoinSet::new();
@@ -121,6 +127,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let parts = storage::Parts {
         stores: stores.clone(),
         heads: heads.clone(),
+        rings: rings.clone(),
         clock: clock.clone(),
         dedup_window: config.dedup_window,
         metrics: metrics.clone(),
@@ -147,7 +154,15 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     };
     let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
     supervisors.spawn(alive);
-    let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper };
+    let parts = scheduler::Parts {
+        stores: stores.clone(),
+        heads: heads.clone(),
+        clock: clock.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let (scheduler, alive) = supervise(supervision("scheduler"), move |bell| Scheduler::new(parts.clone(), bell));
+    supervisors.spawn(alive);
+    let actors = Actors { storage: storage.clone(), publishers: publishers.clone(), reaper, scheduler };
     // The first request is not to find them starting.
     actors.up().await;
 
@@ -157,6 +172,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         publishers: Publishers(publishers),
         storage,
         heads,
+        rings,
         subscriber_threads: Arc::new(ThreadPool::new(maker.clone(), SUBSCRIBER_THREADS).await),
         draining: draining.clone(),
         admission: Admission::new(&config),
@@ -171,6 +187,10 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     }
     let health = Health::new(stores, probes(&actors), draining.clone());
     supervisors.spawn(beat(health.clone(), shutdown.clone()));
+    supervisors.spawn(until(
+        shutdown.clone(),
+        lag::measure(broker.stores.clone(), metrics.clone(), config.lag_interval, config.metric_consumers),
+    ));
     let http_server = http::serve(http_listener.into_std().map_err(io)?, health, metrics).map_err(io)?;
     let http_handle = http_server.handle();
     actix::spawn(http_server);
@@ -241,13 +261,23 @@ fn io(error: std::io::Error) -> Error {
 
 fn probes(actors: &Actors) -> Vec<(&'static str, Probe)> {
     let mut probes: Vec<(&'static str, Probe)> = Vec::new();
-    let (storage, reaper) = (actors.storage.clone(), actors.reaper.clone());
+    let (storage, reaper, scheduler) = (actors.storage.clone(), actors.reaper.clone(), actors.scheduler.clone());
     probes.push((storage.name(), Box::new(move || storage.is_up())));
     probes.push((reaper.name(), Box::new(move || reaper.is_up())));
+    probes.push((scheduler.name(), Box::new(move || scheduler.is_up())));
     for publisher in actors.publishers.clone() {
         probes.push((publisher.name(), Box::new(move || publisher.is_up())));
     }
     probes
+}
+
+/// Does something until the broker stops.
+async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) -> Result<(), GivenUp> {
+    tokio::select! {
+        () = work => {}
+        () = shutdown.cancelled() => {}
+    }
+    Ok(())
 }
 
 /// Tells liveness, again and again, that tasks of this runtime run.

@@ -18,6 +18,10 @@ pub enum Error {
     /// The subject has moved on from the state the caller expected: read again, decide again.
     #[error("{0}")]
     Conflict(String),
+    /// What the request builds on is no more, or is something else: a lease that is over, a consumer with other
+    /// settings. Look at the present state, decide again.
+    #[error("{0}")]
+    Precondition(String),
     /// A limit is reached now: wait and repeat.
     #[error("{what}")]
     Exhausted {

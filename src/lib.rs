@@ -19,6 +19,7 @@ pub mod admission;
 pub mod app;
 pub mod block;
 pub mod config;
+pub mod consumer;
 pub mod error;
 pub mod grpc;
 pub mod http;

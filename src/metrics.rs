@@ -8,10 +8,14 @@ use std::{
 };
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::types::Subject;
+use crate::{
+    consumer::Lag,
+    types::{ConsumerName, Subject},
+};
 
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
@@ -33,6 +37,8 @@ struct Inner {
     actor_restarts: IntCounterVec,
     expired: IntCounter,
     reclaimed: IntCounter,
+    dead_letters: IntCounter,
+    consumer_messages: IntGaugeVec,
     connections: IntGauge,
     subscriptions: IntGauge,
     subjects: RwLock<HashSet<Subject>>,
@@ -104,6 +110,15 @@ impl Metrics {
             )?,
             expired: single("minitoolstream_expired_messages_total", "Messages removed because their time had come")?,
             reclaimed: single("minitoolstream_reclaimed_payloads_total", "Segments and objects removed")?,
+            dead_letters: single("minitoolstream_dead_letters_total", "Messages that consumers gave up")?,
+            consumer_messages: {
+                let name = "minitoolstream_consumer_messages";
+                let help =
+                    "Messages that a consumer has not settled: pending (never delivered), unacked, redeliverable";
+                let gauges = IntGaugeVec::new(Opts::new(name, help), &["consumer", "state"])?;
+                registry.register(Box::new(gauges.clone()))?;
+                gauges
+            },
             connections: gauge("minitoolstream_open_connections", "gRPC connections")?,
             subscriptions: gauge("minitoolstream_live_subscriptions", "Subscriptions and following reads")?,
             subjects: RwLock::default(),
@@ -151,6 +166,23 @@ impl Metrics {
 
     pub(crate) fn reclaimed(&self, payloads: u64) {
         self.0.reclaimed.inc_by(payloads);
+    }
+
+    pub(crate) fn dead_letters(&self, letters: u64) {
+        self.0.dead_letters.inc_by(letters);
+    }
+
+    /// Replaces what is known of the lag of consumers, by name; the first `consumers_max` have series of their own.
+    pub(crate) fn lags(&self, lags: &[(ConsumerName, Lag)], consumers_max: usize) {
+        self.0.consumer_messages.reset();
+        for (index, (name, lag)) in lags.iter().enumerate() {
+            let consumer = if index < consumers_max { name.as_str() } else { OTHER };
+            let counts = [("pending", lag.pending), ("unacked", lag.unacked), ("redeliverable", lag.redeliverable)];
+            for (state, count) in counts {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.0.consumer_messages.with_label_values(&[consumer, state]).add(count);
+            }
+        }
     }
 
     /// Counts a connection until the guard is dropped.

@@ -2,13 +2,14 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::storage::{Commit, MovePosition, Parts};
+use super::storage::{Commit, MovePosition, Parts, TakeStep};
 use crate::{
     block::{
         INLINE_MAX, PayloadKey, Placement,
         batch::{self, NewBlock},
         guard::{RecordAt, Refusal},
     },
+    consumer::Stepped,
     error::{Error, Result},
     store::{Committed, Group},
     types::{Published, Subject},
@@ -27,6 +28,7 @@ pub(super) struct Job {
     parts: Parts,
     pub(super) commits: Vec<Commit>,
     pub(super) acks: Vec<MovePosition>,
+    pub(super) steps: Vec<TakeStep>,
     over: CancellationToken,
     segment: Option<Segment>,
     /// Segments and objects that were begun, and that no block may ever refer to.
@@ -45,8 +47,8 @@ enum Refused {
 
 impl Job {
     pub(super) fn new(parts: Parts, over: CancellationToken, segment: Option<Segment>) -> Self {
-        let (commits, acks, unused, refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { parts, commits, acks, over, segment, unused, refused }
+        let (commits, acks, steps) = (Vec::new(), Vec::new(), Vec::new());
+        Self { parts, commits, acks, steps, over, segment, unused: Vec::new(), refused: Vec::new() }
     }
 
     /// Stores the group and answers everybody; gives the segment to go on with.
@@ -58,7 +60,7 @@ impl Job {
         if let Err(error) = &outcome
             && !self.commits.is_empty()
         {
-            // Acks need no space: they do not share the fate of the blocks (a full disk must not stop consumers).
+            // Acks and steps need no space: they do not share the fate of the blocks (a full disk must not stop consumers).
             self.fail_commits(error);
             outcome = self.store().await;
         }
@@ -90,13 +92,14 @@ impl Job {
                 blocks,
                 placements,
                 acks: self.acks.iter().map(|ack| ack.ack.clone()).collect(),
+                steps: self.steps.iter().map(|step| step.step.clone()).collect(),
                 now: self.parts.clock.now(),
                 dedup_window: self.parts.dedup_window,
             };
             match self.parts.commit(group, self.over.clone()).await? {
-                Committed::Stored { firsts, positions } => {
+                Committed::Stored { firsts, positions, steps, .. } => {
                     self.unused.retain(|key| !objects.iter().flatten().any(|(_, object)| object == key));
-                    return Ok(Stored { owners, firsts, positions, objects });
+                    return Ok(Stored { owners, firsts, positions, steps, objects });
                 }
                 Committed::Refused(refusals) => {
                     self.strip(&owners, refusals);
@@ -204,6 +207,7 @@ impl Job {
         let mut results: Vec<Vec<Option<Result<Published>>>> =
             self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
         for ((commit, _, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
+            // One that waits for its time is alone in its block, and its first sequence is 0.
             for (draft, sequence) in drafts.iter().zip(*first..) {
                 results[*commit][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
             }
@@ -239,6 +243,9 @@ impl Job {
         for (ack, position) in self.acks.into_iter().zip(stored.positions) {
             let _ = ack.reply.send(position);
         }
+        for (step, stepped) in self.steps.into_iter().zip(stored.steps) {
+            let _ = step.reply.send(stepped);
+        }
         self.segment
     }
 
@@ -255,6 +262,9 @@ impl Job {
             tracing::warn!(request = %ack.request, %error, "a position was not moved");
             let _ = ack.reply.send(Err(error.clone()));
         }
+        for step in self.steps {
+            let _ = step.reply.send(Err(error.clone()));
+        }
         self.segment
     }
 }
@@ -266,6 +276,7 @@ struct Stored {
     owners: Vec<Owner>,
     firsts: Vec<u64>,
     positions: Vec<Result<u64>>,
+    steps: Vec<Result<Stepped>>,
     /// For each commit: the objects that drafts became.
     objects: Vec<Vec<(usize, PayloadKey)>>,
 }

@@ -4,7 +4,9 @@
 //!            Publish            Commit              HeadMoved
 //! gRPC ──────────────▶ publisher ─────▶ storage ─ ─ ─ ─ ─ ─ ▶ subscriber ──▶ gRPC stream
 //!   ▲                  (one a shard)     │   ▲
-//!   └────────── results ─────────────────┘   └─ Ack ── gRPC        reaper: expiry, garbage, message ids
+//!   └────────── results ─────────────────┘   └─ Ack, TakeStep ── gRPC
+//!
+//! reaper: expiry, garbage, message ids     scheduler: messages that wait for their time
 //! ```
 //!
 //! Each lives on a thread of its own (subscribers share a few), so that a hang of one stops no other. All are rebuilt
@@ -13,9 +15,12 @@
 pub mod handle;
 pub mod heads;
 mod job;
+pub mod lag;
 mod parcel;
 pub mod publisher;
 pub mod reaper;
+pub mod rings;
+pub mod scheduler;
 pub mod storage;
 pub mod subscriber;
 pub mod supervise;

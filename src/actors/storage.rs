@@ -1,7 +1,7 @@
 //! Runs commits, one after another, and raises the heads.
 //!
 //! ```text
-//! waiting commits + acks ─▶ group ─▶ payload durable ─▶ metadata transaction ─▶ heads ─▶ replies ─▶ next group
+//! waiting commits, acks, steps ─▶ group ─▶ payload durable ─▶ metadata transaction ─▶ heads ─▶ replies ─▶ next group
 //!                                          ▲                   │ refused: strip duplicates, try again
 //!                                          └───────────────────┘
 //! ```
@@ -21,11 +21,13 @@ use super::{
     heads::Heads,
     job::{Job, Segment},
     publisher::Results,
+    rings::Rings,
     supervise::{Bell, supervised},
 };
 use crate::{
     admission::Permit,
     block::batch::NewBlock,
+    consumer::{Step, Stepped},
     error::{Error, Result},
     metrics::Metrics,
     store::{Ack, Committed, Group, Stores, abandoned},
@@ -37,6 +39,9 @@ const GROUP_BYTES_MAX: usize = 16 << 20;
 
 /// Acks of one group; more wait for the next.
 const GROUP_ACKS_MAX: usize = 10_000;
+
+/// Steps of consumers in one group; more wait for the next.
+const GROUP_STEPS_MAX: usize = 1_000;
 
 /// Messages that may wait in the mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
@@ -88,6 +93,16 @@ pub struct MovePosition {
     pub reply: oneshot::Sender<Result<u64>>,
 }
 
+/// Takes a step of a consumer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeStep {
+    /// What the worker says and asks.
+    pub step: Arc<Step>,
+    /// What came of it.
+    pub reply: oneshot::Sender<Result<Stepped>>,
+}
+
 /// What storage runs on.
 #[derive(Clone)]
 pub struct Parts {
@@ -95,6 +110,8 @@ pub struct Parts {
     pub stores: Stores,
     /// Who is told of them.
     pub heads: Arc<Heads>,
+    /// Who is told of consumers.
+    pub rings: Arc<Rings>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How long message ids are remembered.
@@ -112,6 +129,7 @@ pub struct Storage {
     parts: Parts,
     commits: VecDeque<Commit>,
     acks: VecDeque<MovePosition>,
+    steps: VecDeque<TakeStep>,
     busy: bool,
     /// The segment that this incarnation appends to.
     segment: Option<Segment>,
@@ -121,7 +139,8 @@ pub struct Storage {
 impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        Self { parts, commits: VecDeque::new(), acks: VecDeque::new(), busy: false, segment: None, bell }
+        let (commits, acks, steps) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Self { parts, commits, acks, steps, busy: false, segment: None, bell }
     }
 
     fn run_next(&mut self, ctx: &mut Context<Self>) {
@@ -129,9 +148,10 @@ impl Storage {
             // It hung, and its successor is at work: senders have given up what waits here.
             self.commits.clear();
             self.acks.clear();
+            self.steps.clear();
             return;
         }
-        if self.busy || (self.commits.is_empty() && self.acks.is_empty()) {
+        if self.busy || (self.commits.is_empty() && self.acks.is_empty() && self.steps.is_empty()) {
             return;
         }
         self.busy = true;
@@ -144,6 +164,7 @@ impl Storage {
             job.commits.push(commit);
         }
         job.acks.extend(self.acks.drain(..self.acks.len().min(GROUP_ACKS_MAX)));
+        job.steps.extend(self.steps.drain(..self.steps.len().min(GROUP_STEPS_MAX)));
         let next = job.run().into_actor(self).map(|segment, storage, ctx| {
             storage.segment = segment;
             storage.busy = false;
@@ -185,16 +206,22 @@ impl Parts {
             if over.is_cancelled() {
                 return Err(Error::outcome_unknown());
             }
-            let blocks: Vec<_> = group.blocks.iter().map(|block| (block.subject.clone(), block.drafts.len())).collect();
+            let subjects: Vec<_> = group.blocks.iter().map(|block| block.subject.clone()).collect();
+            let consumers: Vec<_> = group.steps.iter().map(|step| step.consumer.clone()).collect();
             let committed = parts.stores.metadata.commit(group).await;
             match &committed {
-                Ok(Committed::Stored { firsts, .. }) => {
-                    for ((subject, len), first) in blocks.iter().zip(firsts) {
-                        parts.heads.raise(subject, first + *len as u64 - 1);
+                Ok(Committed::Stored { raised, steps, .. }) => {
+                    for (subject, last) in raised {
+                        parts.heads.raise(subject, *last);
+                    }
+                    for (consumer, stepped) in consumers.iter().zip(steps) {
+                        if let Ok(stepped) = stepped {
+                            parts.rings.ring(consumer, stepped.others, stepped.next_due);
+                        }
                     }
                 }
                 Ok(Committed::Refused(_)) => {}
-                Err(_) => parts.raise_to_what_is_stored(&blocks).await,
+                Err(_) => parts.raise_to_what_is_stored(&subjects).await,
             }
             committed
         });
@@ -202,8 +229,8 @@ impl Parts {
     }
 
     /// After a failed transaction, which may be durable all the same.
-    async fn raise_to_what_is_stored(&self, blocks: &[(Subject, usize)]) {
-        for (subject, _) in blocks {
+    async fn raise_to_what_is_stored(&self, subjects: &[Subject]) {
+        for subject in subjects {
             // A store that does not answer now will be asked by the subscribers themselves, at the next commit.
             if let Ok(Some(row)) = self.stores.metadata.subject(subject).await {
                 self.heads.raise(subject, row.last);
@@ -226,6 +253,15 @@ impl Handler<MovePosition> for Storage {
 
     fn handle(&mut self, ack: MovePosition, ctx: &mut Self::Context) {
         self.acks.push_back(ack);
+        self.run_next(ctx);
+    }
+}
+
+impl Handler<TakeStep> for Storage {
+    type Result = ();
+
+    fn handle(&mut self, step: TakeStep, ctx: &mut Self::Context) {
+        self.steps.push_back(step);
         self.run_next(ctx);
     }
 }

@@ -1,15 +1,12 @@
-//! One live subscription: waits for the head of a subject and hands on what is new.
+//! One live subscription: waits for news and hands them on.
 //!
 //! ```text
 //! idle ──head moved──▶ pumping: next thing to say ──▶ outlet (waits for the client) ──┐
 //!  ▲                     ▲                                                           │
-//!  └── nothing is new ───┴───────────── progress recorded, so a restart goes on ◀────┘
+//!  └── nothing is new ───┴──── progress recorded in the feed, so a restart goes on ◀─┘
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, StreamHandler, WrapFuture, fut::ActorFutureExt};
 use async_trait::async_trait;
@@ -22,16 +19,15 @@ use super::supervise::{Bell, supervised};
 /// What a subscription does with news; outlives the actor's incarnations.
 #[async_trait]
 pub trait Feed: Send + Sync + 'static {
-    /// Hands on what lies between `from` and the present head, and waits until the client has room for it. `None`: the
-    /// subscription has ended.
-    async fn advance(&self, from: u64) -> Option<Progress>;
+    /// Hands on what is new, and waits until the client has room for it. `None`: the subscription has ended.
+    async fn advance(&self) -> Option<Progress>;
 }
 
 /// How far a subscription got.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// The first sequence that the client has not been told of.
-    pub next: u64,
+    /// The head as it was before looking.
+    pub seen: u64,
     /// True if more was there to hand on.
     pub more: bool,
 }
@@ -41,9 +37,7 @@ pub struct Progress {
 pub struct Parts {
     /// What to do with news.
     pub feed: Arc<dyn Feed>,
-    /// The first sequence that the client has not been told of.
-    pub next: Arc<AtomicU64>,
-    /// The head of its subject.
+    /// Changes with every piece of news.
     pub head: watch::Receiver<u64>,
     /// Cancelled when the subscription ends, so that its supervisor does not take the end for a failure.
     pub ended: CancellationToken,
@@ -67,17 +61,16 @@ impl Subscriber {
             return;
         }
         self.busy = true;
-        let (feed, from) = (self.parts.feed.clone(), self.parts.next.load(Ordering::Acquire));
-        let step = async move { feed.advance(from).await }.into_actor(self).map(|progress, subscriber, ctx| {
+        let feed = self.parts.feed.clone();
+        let step = async move { feed.advance().await }.into_actor(self).map(|progress, subscriber, ctx| {
             subscriber.busy = false;
-            let Some(Progress { next, more }) = progress else {
+            let Some(Progress { seen, more }) = progress else {
                 subscriber.parts.ended.cancel();
                 ctx.stop();
                 return;
             };
-            subscriber.parts.next.store(next, Ordering::Release);
-            let head = *subscriber.parts.head.borrow();
-            if more || head >= next {
+            let is_news = *subscriber.parts.head.borrow() != seen;
+            if more || is_news {
                 subscriber.pump(ctx);
             }
         });

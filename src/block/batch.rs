@@ -25,6 +25,8 @@ pub struct NewBlock {
     pub object: Option<NewObject>,
     /// Conditions that some of its records carry.
     pub guards: Vec<Guard>,
+    /// When its one record becomes a message, if not now.
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// A message too large for a block.
@@ -49,7 +51,7 @@ pub struct Guard {
     pub expected_last: Option<u64>,
 }
 
-/// Sorts drafts into blocks: one subject a block, order within a subject kept, large messages alone.
+/// Sorts drafts into blocks: one subject a block, order within a subject kept, large and scheduled messages alone.
 ///
 /// `skip[i]` leaves draft `i` out.
 pub fn form(drafts: &[Draft], skip: &[bool]) -> Vec<NewBlock> {
@@ -67,7 +69,7 @@ pub fn form(drafts: &[Draft], skip: &[bool]) -> Vec<NewBlock> {
 
 fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
     let first = &drafts[order[0]];
-    if first.data.len() > OBJECT_MIN {
+    if first.data.len() > OBJECT_MIN || first.deliver_at.is_some() {
         return 1;
     }
     let mut bytes = 0;
@@ -79,6 +81,7 @@ fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
             bytes += record::encoded_len(draft);
             draft.subject == first.subject
                 && draft.data.len() <= OBJECT_MIN
+                && draft.deliver_at.is_none()
                 && (bytes <= BLOCK_BYTES_MAX || std::ptr::eq(*draft, first))
         })
         .count()
@@ -114,6 +117,7 @@ fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
         body: body.freeze(),
         object,
         guards,
+        deliver_at: first.deliver_at,
     }
 }
 
@@ -140,6 +144,7 @@ mod tests {
             expires: Some(Timestamp(len as u64 + 1)),
             message_id: None,
             expected_last: None,
+            deliver_at: None,
         }
     }
 

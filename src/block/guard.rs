@@ -75,8 +75,11 @@ pub fn judge<E>(
                 }
             }
         }
-        next_last += (block.drafts.len() - stored_before) as u64;
-        lasts.insert(&block.subject, next_last);
+        // What waits for its time gets its sequence then.
+        if block.deliver_at.is_none() {
+            next_last += (block.drafts.len() - stored_before) as u64;
+            lasts.insert(&block.subject, next_last);
+        }
     }
     Ok(refused)
 }
@@ -100,6 +103,7 @@ mod tests {
             expires: None,
             message_id: id.map(|id| MessageId::parse("message_id", id).unwrap()),
             expected_last,
+            deliver_at: None,
         }
     }
 

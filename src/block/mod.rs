@@ -15,10 +15,13 @@
 
 pub mod batch;
 pub mod guard;
+pub mod letter;
 pub mod record;
 mod row;
+mod scan;
 
 pub use row::{Block, PayloadKey, Placement};
+pub use scan::{Located, ScanLimits, StreamScan};
 
 /// Blocks up to this size live in the metadata row itself: one sync instead of two.
 ///

@@ -51,11 +51,22 @@ pub fn headers_len(headers: &[(String, String)]) -> usize {
 /// Validation at the edge keeps lengths far below `u32::MAX` and keys below `u16::MAX`.
 pub fn encode(draft: &Draft, with_data: bool, out: &mut BytesMut) {
     let data: &[u8] = if with_data { &draft.data } else { &[] };
-    out.put_u32_le(u32::try_from(headers_len(&draft.headers)).unwrap_or(u32::MAX));
+    put(draft.created, draft.expires, &draft.headers, data, out);
+}
+
+/// The bytes of one record.
+pub fn encode_record(record: &Record) -> Bytes {
+    let mut out = BytesMut::with_capacity(PREFIX + headers_len(&record.headers) + record.data.len());
+    put(record.created, record.expires, &record.headers, &record.data, &mut out);
+    out.freeze()
+}
+
+fn put(created: Timestamp, expires: Option<Timestamp>, headers: &[(String, String)], data: &[u8], out: &mut BytesMut) {
+    out.put_u32_le(u32::try_from(headers_len(headers)).unwrap_or(u32::MAX));
     out.put_u32_le(u32::try_from(data.len()).unwrap_or(u32::MAX));
-    out.put_u64_le(draft.created.0);
-    out.put_u64_le(draft.expires.map_or(0, |at| at.0));
-    for (key, value) in &draft.headers {
+    out.put_u64_le(created.0);
+    out.put_u64_le(expires.map_or(0, |at| at.0));
+    for (key, value) in headers {
         out.put_u16_le(u16::try_from(key.len()).unwrap_or(u16::MAX));
         out.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
         out.put_slice(key.as_bytes());
@@ -176,6 +187,7 @@ mod tests {
             expires: expires.map(Timestamp),
             message_id: None,
             expected_last: None,
+            deliver_at: None,
         }
     }
 

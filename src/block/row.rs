@@ -58,34 +58,54 @@ pub enum Placement {
         /// The record: prefix and headers.
         record: Bytes,
     },
+    /// One record of a slice that was stored for another block: a dead letter, or one on its way back.
+    Shared {
+        /// The segment.
+        segment: u64,
+        /// Offset of the other block's body.
+        offset: u64,
+        /// Bytes of that body.
+        len: u64,
+        /// CRC-32 of that body.
+        body_crc: u32,
+        /// Which of its records.
+        index: u32,
+        /// A record without data: its times are this message's, its headers come before those of the shared one.
+        record: Bytes,
+    },
 }
 
 /// A stored block: the value of a metadata row whose key is (subject, first sequence).
 ///
 /// ```text
-/// | version 1 u8 | count u32 | created u64 | expires u64, 0 = never | crc u32 | tag u8 | placement |
+/// | version 2 u8 | count u32 | created u64 | expires u64, 0 = never | crc u32 | stream first u64 | tag u8 | placement |
 /// tag 0 inline: body
 /// tag 1 slice:  segment u64 | offset u64 | len u64
 /// tag 2 object: object u64 | size u64 | sha256 32 | parts u32 | crc u32 per part | record
+/// tag 3 shared: segment u64 | offset u64 | len u64 | body crc u32 | index u32 | record
 /// ```
+/// Version 1 had no stream sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Sequence of its first record.
     pub first: u64,
+    /// Stream sequence of its first record: its place among the messages of all subjects. 0 in rows of version 1.
+    pub stream_first: u64,
     /// Records in it.
     pub count: u32,
     /// When its newest record was accepted.
     pub created: Timestamp,
     /// When its last record expires; `None` if one never does.
     pub expires: Option<Timestamp>,
-    /// CRC-32 (IEEE) of the body: of the record alone for objects.
+    /// CRC-32 (IEEE) of the body: of the record alone for objects and shared records.
     pub crc: u32,
     /// Where the body is.
     pub placement: Placement,
 }
 
-const VERSION: u8 = 1;
-const FIXED: usize = 1 + 4 + 8 + 8 + 4 + 1;
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_ORDER: u8 = 1;
+const FIXED: usize = 1 + 4 + 8 + 8 + 4 + 8 + 1;
 
 impl Block {
     /// Sequence after its last record.
@@ -93,12 +113,18 @@ impl Block {
         self.first + u64::from(self.count)
     }
 
-    /// Bytes that it occupies, wherever they are.
+    /// Stream sequence after that of its last record.
+    pub fn stream_end(&self) -> u64 {
+        self.stream_first + u64::from(self.count)
+    }
+
+    /// Bytes that it occupies, wherever they are. What a shared record shares is another block's.
     pub fn bytes(&self) -> u64 {
         match &self.placement {
             Placement::Inline(body) => body.len() as u64,
             Placement::Slice { len, .. } => *len,
             Placement::Object { size, record, .. } => size + record.len() as u64,
+            Placement::Shared { record, .. } => record.len() as u64,
         }
     }
 
@@ -106,7 +132,7 @@ impl Block {
     pub fn payload(&self) -> Option<PayloadKey> {
         match self.placement {
             Placement::Inline(_) => None,
-            Placement::Slice { segment, .. } => Some(PayloadKey::Segment(segment)),
+            Placement::Slice { segment, .. } | Placement::Shared { segment, .. } => Some(PayloadKey::Segment(segment)),
             Placement::Object { object, .. } => Some(PayloadKey::Object(object)),
         }
     }
@@ -119,6 +145,7 @@ impl Block {
         out.put_u64_le(self.created.0);
         out.put_u64_le(self.expires.map_or(0, |at| at.0));
         out.put_u32_le(self.crc);
+        out.put_u64_le(self.stream_first);
         match &self.placement {
             Placement::Inline(body) => {
                 out.put_u8(0);
@@ -141,19 +168,36 @@ impl Block {
                 }
                 out.put_slice(record);
             }
+            Placement::Shared { segment, offset, len, body_crc, index, record } => {
+                out.put_u8(3);
+                out.put_u64_le(*segment);
+                out.put_u64_le(*offset);
+                out.put_u64_le(*len);
+                out.put_u32_le(*body_crc);
+                out.put_u32_le(*index);
+                out.put_slice(record);
+            }
         }
         out.freeze()
     }
 
     /// Reads a row's value; `None` if it is not a block of a version known here.
     pub fn decode(first: u64, mut row: Bytes) -> Option<Self> {
-        if row.len() < FIXED || row.get_u8() != VERSION {
+        let version = row.first().copied()?;
+        let fixed = match version {
+            VERSION => FIXED,
+            VERSION_WITHOUT_ORDER => FIXED - 8,
+            _ => return None,
+        };
+        if row.len() < fixed {
             return None;
         }
+        row.advance(1);
         let count = row.get_u32_le();
         let created = Timestamp(row.get_u64_le());
         let expires = row.get_u64_le();
         let crc = row.get_u32_le();
+        let stream_first = if version == VERSION { row.get_u64_le() } else { 0 };
         let placement = match row.get_u8() {
             0 => Placement::Inline(row),
             1 if row.len() == 24 => {
@@ -170,10 +214,18 @@ impl Block {
                 let part_crcs = (0..parts).map(|_| row.get_u32_le()).collect();
                 Placement::Object { object, size, sha256, part_crcs, record: row }
             }
+            3 if row.len() >= 32 => Placement::Shared {
+                segment: row.get_u64_le(),
+                offset: row.get_u64_le(),
+                len: row.get_u64_le(),
+                body_crc: row.get_u32_le(),
+                index: row.get_u32_le(),
+                record: row,
+            },
             _ => return None,
         };
         let expires = (expires != 0).then_some(Timestamp(expires));
-        Some(Self { first, count, created, expires, crc, placement })
+        Some(Self { first, stream_first, count, created, expires, crc, placement })
     }
 
     fn inline_len(&self) -> u64 {
@@ -181,6 +233,7 @@ impl Block {
             Placement::Inline(body) => body.len() as u64,
             Placement::Slice { .. } => 0,
             Placement::Object { part_crcs, record, .. } => (4 * part_crcs.len() + record.len()) as u64,
+            Placement::Shared { record, .. } => record.len() as u64,
         }
     }
 }
@@ -191,7 +244,7 @@ mod tests {
 
     fn block(placement: Placement) -> Block {
         let (created, expires) = (Timestamp(5), Some(Timestamp(9)));
-        Block { first: 3, count: 2, created, expires, crc: 0xABCD, placement }
+        Block { first: 3, stream_first: 11, count: 2, created, expires, crc: 0xABCD, placement }
     }
 
     #[test]
@@ -206,6 +259,14 @@ mod tests {
                 part_crcs: vec![1, 2, 3],
                 record: Bytes::from_static(b"record"),
             },
+            Placement::Shared {
+                segment: 1,
+                offset: 2,
+                len: 3,
+                body_crc: 4,
+                index: 5,
+                record: Bytes::from_static(b"record"),
+            },
         ] {
             let block = block(placement);
             assert_eq!(Block::decode(3, block.encode()), Some(block));
@@ -215,8 +276,10 @@ mod tests {
     #[test]
     fn yesterdays_row_is_read() {
         let row = b"\x01\x02\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\xCD\xAB\0\0\0body";
-        let expected = block(Placement::Inline(Bytes::from_static(b"body")));
-        assert_eq!(Block::decode(3, Bytes::from_static(row)), Some(expected));
+        let expected = Block { stream_first: 0, ..block(Placement::Inline(Bytes::from_static(b"body"))) };
+        assert_eq!(Block::decode(3, Bytes::from_static(row)), Some(expected.clone()));
+        let row = b"\x02\x02\0\0\0\x05\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\xCD\xAB\0\0\x0b\0\0\0\0\0\0\0\0body";
+        assert_eq!(Block::decode(3, Bytes::from_static(row)), Some(Block { stream_first: 11, ..expected }));
     }
 
     #[test]
@@ -226,7 +289,7 @@ mod tests {
             assert_eq!(Block::decode(3, row.slice(..len)), None, "{len} bytes");
         }
         let mut newer = row.to_vec();
-        newer[0] = 2;
+        newer[0] = 3;
         assert_eq!(Block::decode(3, newer.into()), None);
     }
 }

@@ -70,6 +70,8 @@ settings! {
     ttl_max: Duration, "ttl.max", "TTL_MAX", "365d";
     /// TTL by subject pattern; the first match counts: `[{channel: "logs.>", duration: 7d}]`.
     ttl_channels: Vec<TtlRule>, "ttl.channels", "TTL_CHANNELS", "[]";
+    /// How long dead letters live, if their consumer does not say.
+    dead_letter_ttl: Duration, "consumers.dead_letter_ttl", "CONSUMERS_DEAD_LETTER_TTL", "30d";
     /// How long a message id is remembered for deduplication.
     dedup_window: Duration, "dedup.window", "DEDUP_WINDOW", "2m";
     /// Largest data of one message.
@@ -96,10 +98,16 @@ settings! {
     streams_per_connection: usize, "limits.streams_per_connection", "LIMITS_STREAMS_PER_CONNECTION", "2048";
     /// Most live subscriptions and following reads.
     subscriptions: usize, "limits.subscriptions", "LIMITS_SUBSCRIPTIONS", "10000";
+    /// Most durable consumers.
+    consumers: usize, "limits.consumers", "LIMITS_CONSUMERS", "20000";
     /// How long a client may leave its stream unread before the stream is ended.
     stall_timeout: Duration, "limits.stall_timeout", "LIMITS_STALL_TIMEOUT", "30s";
     /// Most subjects with metric series of their own; the others are counted as `other`.
     metric_subjects: usize, "limits.metric_subjects", "LIMITS_METRIC_SUBJECTS", "100";
+    /// Most consumers with metric series of their own; the others are counted as `other`.
+    metric_consumers: usize, "limits.metric_consumers", "LIMITS_METRIC_CONSUMERS", "100";
+    /// How often the lag of consumers is measured for metrics.
+    lag_interval: Duration, "consumers.lag_interval", "CONSUMERS_LAG_INTERVAL", "15s";
     /// How often expired messages and garbage are looked for.
     reaper_interval: Duration, "reaper.interval", "REAPER_INTERVAL", "1s";
     /// How long the bytes of removed messages stay, for reads under way.

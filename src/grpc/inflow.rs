@@ -55,7 +55,7 @@ impl Watch {
             return request;
         }
         let Some(info) = request.extensions().get::<ConnectionInfo>() else { return request };
-        let is_stream = request.uri().path().ends_with("/PublishStream");
+        let is_stream = ["/PublishStream", "/Consume"].iter().any(|call| request.uri().path().ends_with(call));
         let permits = Permits::default();
         let watched = Watched {
             watch: self,

@@ -182,7 +182,7 @@ fn wire_result(result: Result<Published>) -> PublishResult {
 }
 
 /// The permits of the messages in the request's body.
-fn permits<T>(request: &Request<T>) -> Permits {
+pub(super) fn permits<T>(request: &Request<T>) -> Permits {
     request.extensions().get::<Permits>().cloned().unwrap_or_default()
 }
 

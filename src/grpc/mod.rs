@@ -2,7 +2,10 @@
 
 mod admin;
 mod connection;
+mod consume;
+mod consumers;
 mod egress;
+mod fetch;
 mod follow;
 mod inflow;
 mod ingress;
@@ -17,7 +20,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    actors::{handle::Handle, heads::Heads, publisher::Publishers, storage::Storage, threads::ThreadPool},
+    actors::{
+        handle::Handle, heads::Heads, publisher::Publishers, rings::Rings, storage::Storage, threads::ThreadPool,
+    },
     admission::Admission,
     config::Config,
     metrics::Metrics,
@@ -38,6 +43,8 @@ pub struct Broker {
     pub storage: Handle<Storage>,
     /// Who knows what is new.
     pub heads: Arc<Heads>,
+    /// Who works for which consumer.
+    pub rings: Arc<Rings>,
     /// Where subscribers run.
     pub subscriber_threads: Arc<ThreadPool>,
     /// Cancelled when no new work is taken any more.

@@ -134,6 +134,14 @@ impl<T> Outlet<T> {
     /// [`Closed`] if the client is gone or stalls.
     pub(super) async fn send(&self, page: Vec<T>, permit: Permit) -> Result<(), Closed> {
         self.room().await;
+        self.push(page, permit)
+    }
+
+    /// Queues a page without waiting: for a writer that asked for room before, and is the only one.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub(super) fn push(&self, page: Vec<T>, permit: Permit) -> Result<(), Closed> {
         let mut state = self.0.lock();
         if state.reader_gone || state.end.is_some() {
             return Err(Closed);
@@ -159,16 +167,17 @@ impl<T> Outlet<T> {
         self.0.gone.notify_one();
     }
 
-    async fn room(&self) {
-        loop {
-            {
-                let state = self.0.lock();
-                if state.waiting.len() < PAGES_MAX || state.reader_gone || state.end.is_some() {
-                    return;
-                }
-            }
+    /// Waits for room. One task at a time may wait.
+    pub(super) async fn room(&self) {
+        while !self.has_room() {
             self.0.taken.notified().await;
         }
+    }
+
+    /// True if a page can be queued, or nobody will ever take one.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.0.lock();
+        state.waiting.len() < PAGES_MAX || state.reader_gone || state.end.is_some()
     }
 }
 

@@ -3,15 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use minitoolstream_proto::{
-    FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, egress_service_server::EgressServiceServer,
-    ingress_service_server::IngressServiceServer,
+    FILE_DESCRIPTOR_SET, admin_service_server::AdminServiceServer, consumer_service_server::ConsumerServiceServer,
+    egress_service_server::EgressServiceServer, ingress_service_server::IngressServiceServer,
 };
 use tokio::{net::TcpListener, sync::Semaphore};
 use tonic::transport::Server;
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::util::MapRequestLayer;
 
-use super::{Broker, admin::Admin, connection::accept, egress::Egress, inflow::Watch, ingress::Ingress};
+use super::{
+    Broker, admin::Admin, connection::accept, consumers::Consumers, egress::Egress, inflow::Watch, ingress::Ingress,
+};
 
 /// HTTP/2 windows: what a client may send before it is read, of a stream and of a connection.
 const STREAM_WINDOW: u32 = 512 << 10;
@@ -62,6 +64,7 @@ pub async fn serve(
         .add_service(IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(usize::MAX))
         .add_service(EgressServiceServer::new(Egress(broker.clone())).max_encoding_message_size(usize::MAX))
         .add_service(AdminServiceServer::new(Admin(broker.clone())))
+        .add_service(ConsumerServiceServer::new(Consumers(broker.clone())))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)

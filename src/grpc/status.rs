@@ -14,6 +14,7 @@ pub(super) fn code(error: &Error) -> Code {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::NotFound(_) => Code::NotFound,
         Error::Conflict(_) => Code::Aborted,
+        Error::Precondition(_) => Code::FailedPrecondition,
         Error::Exhausted { .. } => Code::ResourceExhausted,
         Error::Unavailable { .. } => Code::Unavailable,
         Error::DataLoss(_) => Code::DataLoss,
@@ -26,6 +27,7 @@ pub(super) fn label(error: &Error) -> &'static str {
         Error::Invalid(_) => "invalid",
         Error::NotFound(_) => "not_found",
         Error::Conflict(_) => "conflict",
+        Error::Precondition(_) => "precondition",
         Error::Exhausted { .. } => "exhausted",
         Error::Unavailable { .. } => "unavailable",
         Error::DataLoss(_) => "data_loss",
@@ -44,7 +46,7 @@ pub(super) fn status(error: &Error) -> Status {
         Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
         }
-        Error::NotFound(_) | Error::Conflict(_) | Error::DataLoss(_) => {}
+        Error::NotFound(_) | Error::Conflict(_) | Error::Precondition(_) | Error::DataLoss(_) => {}
     }
     Status::with_error_details(code(error), error.to_string(), details)
 }
@@ -55,12 +57,14 @@ pub(super) fn publish_error(error: &Error) -> PublishError {
         Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
             Some(wire_duration(*retry_after))
         }
-        Error::Invalid(_) | Error::NotFound(_) | Error::Conflict(_) | Error::DataLoss(_) => None,
+        Error::Invalid(_) | Error::NotFound(_) | Error::Conflict(_) | Error::Precondition(_) | Error::DataLoss(_) => {
+            None
+        }
     };
     PublishError { code: code(error).into(), message: error.to_string(), retry_after }
 }
 
-fn wire_duration(duration: Duration) -> prost_types::Duration {
+pub(super) fn wire_duration(duration: Duration) -> prost_types::Duration {
     duration.try_into().unwrap_or_default()
 }
 
@@ -77,6 +81,7 @@ mod tests {
             Error::invalid("subject", "is empty"),
             Error::NotFound("no such message".into()),
             Error::Conflict("the subject moved on".into()),
+            Error::Precondition("the lease is over".into()),
             Error::Exhausted { what: "full".into(), retry_after },
             Error::Unavailable { what: "down".into(), retry_after },
             Error::DataLoss("block 7 is damaged".into()),

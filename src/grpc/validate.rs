@@ -28,7 +28,7 @@ pub(super) fn draft(
     let mut violations = Vec::new();
     let subject = match known.filter(|known| known.as_str() == request.subject) {
         Some(known) => Some(known.clone()),
-        None => collect(Subject::parse("subject", &request.subject), &mut violations),
+        None => collect(published_subject(&request.subject), &mut violations),
     };
     if request.data.len() as u64 > config.message_max.0 {
         let problem = format!("has {} bytes: at most {} are allowed", request.data.len(), config.message_max);
@@ -43,15 +43,24 @@ pub(super) fn draft(
         Some(ttl) => collect(requested_ttl(ttl, config), &mut violations),
         None => subject.as_ref().and_then(|subject| default_ttl(subject, config)),
     };
+    let deliver_at = match request.deliver_at {
+        Some(at) => collect(requested_time("deliver_at", at, now), &mut violations).filter(|at| *at > now),
+        None => None,
+    };
+    if deliver_at.is_some() && request.expected_last_sequence.is_some() {
+        let problem = "does not go with deliver_at: nobody knows the last sequence of that time".into();
+        violations.push(Violation { field: "expected_last_sequence".into(), problem });
+    }
     match subject {
         Some(subject) if violations.is_empty() => Ok(Draft {
             subject,
             data: request.data,
             headers: sorted(request.headers),
             created: now,
-            expires: ttl.map(|ttl| now.after(ttl)),
+            expires: ttl.map(|ttl| deliver_at.unwrap_or(now).after(ttl)),
             message_id,
             expected_last: request.expected_last_sequence,
+            deliver_at,
         }),
         _ => Err(Error::Invalid(violations)),
     }
@@ -97,22 +106,54 @@ fn check_headers(headers: &HashMap<String, String>, config: &Config, violations:
     }
 }
 
-fn requested_ttl(ttl: prost_types::Duration, config: &Config) -> Result<Duration> {
-    let refuse = |given: String| {
-        let max = time::show(config.ttl_max);
-        Err(Error::invalid("ttl", format!("of {given} is out of range: 1ms to {max}")))
-    };
-    let (Ok(seconds), Ok(nanos)) = (ttl.seconds.try_into(), ttl.nanos.try_into()) else {
-        return refuse(format!("{} s and {} ns", ttl.seconds, ttl.nanos));
-    };
-    let duration = Duration::new(seconds, nanos);
-    if duration < Duration::from_millis(1) || duration > config.ttl_max {
-        return refuse(time::show(duration));
+fn published_subject(name: &str) -> Result<Subject> {
+    let subject = Subject::parse("subject", name)?;
+    if subject.is_reserved() {
+        let problem = format!("'{name}' begins with '$', which is reserved for the broker: publish to another");
+        return Err(Error::invalid("subject", problem));
     }
-    Ok(duration)
+    Ok(subject)
 }
 
-fn default_ttl(subject: &Subject, config: &Config) -> Option<Duration> {
+/// How far ahead a message may be scheduled.
+const SCHEDULE_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// A time given by a user, at most a year from now.
+fn requested_time(field: &str, at: prost_types::Timestamp, now: Timestamp) -> Result<Timestamp> {
+    let at = past_time(field, at)?;
+    if at > now.after(SCHEDULE_MAX) {
+        let problem = format!("lies more than {} ahead: give an earlier time", time::show(SCHEDULE_MAX));
+        return Err(Error::invalid(field, problem));
+    }
+    Ok(at)
+}
+
+/// A time given by a user; one before 1970 is 1970.
+pub(super) fn past_time(field: &str, at: prost_types::Timestamp) -> Result<Timestamp> {
+    let (Ok(nanos), seconds) = (u64::try_from(at.nanos), u64::try_from(at.seconds).unwrap_or(0)) else {
+        return Err(Error::invalid(field, format!("has {} nanoseconds: give 0 to 999999999", at.nanos)));
+    };
+    Ok(Timestamp(seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)))
+}
+
+/// A duration given by a user, within a range.
+pub(super) fn duration(field: &str, given: prost_types::Duration, [min, max]: [Duration; 2]) -> Result<Duration> {
+    let refuse = |given: String| {
+        let [min, max] = [min, max].map(time::show);
+        Err(Error::invalid(field, format!("of {given} is out of range: {min} to {max}")))
+    };
+    let (Ok(seconds), Ok(nanos)) = (given.seconds.try_into(), u32::try_from(given.nanos)) else {
+        return refuse(format!("{} s and {} ns", given.seconds, given.nanos));
+    };
+    let duration = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into()));
+    if (min..=max).contains(&duration) { Ok(duration) } else { refuse(time::show(duration)) }
+}
+
+fn requested_ttl(ttl: prost_types::Duration, config: &Config) -> Result<Duration> {
+    duration("ttl", ttl, [Duration::from_millis(1), config.ttl_max])
+}
+
+pub(super) fn default_ttl(subject: &Subject, config: &Config) -> Option<Duration> {
     if !config.ttl_enabled {
         return None;
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{MetadataStore, Stores, SubjectRow, reader};
 use crate::{
-    block::{Block, PayloadKey, Placement},
+    block::{Block, Located, PayloadKey, Placement},
     error::{Error, Result},
     types::{Subject, SubjectFilter, Timestamp},
 };
@@ -166,7 +166,8 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
     }
 
     async fn read(&self, subject: &Subject, block: &Block) -> Result<()> {
-        let messages = reader::read_block(self.stores, subject, block).await?;
+        let located = Located { subject: subject.clone(), floor: 0, block: block.clone() };
+        let messages = reader::read_block(self.stores, &located).await?;
         if let Placement::Object { .. } = block.placement {
             for object in messages.iter().filter_map(|message| message.object.as_ref()) {
                 for part in 0..object.parts() {

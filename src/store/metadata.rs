@@ -1,15 +1,16 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use crate::{
     block::{
-        Block, PayloadKey, Placement,
+        Block, PayloadKey, Placement, ScanLimits, StreamScan,
         batch::NewBlock,
         guard::{RecordAt, Refusal},
     },
+    consumer::{Counts, Lag, Patch, Settings, Start, Step, Stepped},
     error::Result,
-    types::{DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
 
 /// What one transaction writes.
@@ -21,6 +22,8 @@ pub struct Group {
     pub placements: Vec<Placement>,
     /// Positions to move.
     pub acks: Vec<Ack>,
+    /// What workers say and ask, in this order.
+    pub steps: Vec<Arc<Step>>,
     /// The present moment.
     pub now: Timestamp,
     /// How long message ids are remembered from now on.
@@ -38,6 +41,23 @@ pub struct Ack {
     pub sequence: u64,
 }
 
+/// A consumer to be made.
+#[derive(Clone, Debug)]
+pub struct NewConsumer {
+    /// Its name.
+    pub name: ConsumerName,
+    /// False if it leaves nothing behind.
+    pub is_durable: bool,
+    /// How it works.
+    pub patch: Patch,
+    /// How long its dead letters live, if `patch` does not say so.
+    pub dead_letter_ttl: Duration,
+    /// Most durable consumers that there may be.
+    pub consumers_max: usize,
+    /// The present moment.
+    pub now: Timestamp,
+}
+
 /// What became of a [`Group`].
 #[derive(Debug)]
 pub enum Committed {
@@ -47,9 +67,76 @@ pub enum Committed {
         firsts: Vec<u64>,
         /// For each ack: the position after it, or why it was refused.
         positions: Vec<Result<u64>>,
+        /// For each step: what came of it.
+        steps: Vec<Result<Stepped>>,
+        /// Subjects that got messages, dead letters among them.
+        raised: Raised,
     },
     /// Nothing was written: these records must not be stored. Without them the group would pass.
     Refused(Vec<(RecordAt, Refusal)>),
+}
+
+/// Subjects that got messages, and their last sequences.
+pub type Raised = Vec<(Subject, u64)>;
+
+/// What became of messages that were due.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Subjects that got them.
+    pub raised: Raised,
+    /// True if more are due.
+    pub more: bool,
+}
+
+/// A consumer as it is shown.
+#[derive(Clone, Debug)]
+pub struct ConsumerView {
+    /// Its name.
+    pub name: ConsumerName,
+    /// How it works.
+    pub settings: Settings,
+    /// When it was made.
+    pub created: Timestamp,
+    /// True while it delivers nothing.
+    pub paused: bool,
+    /// Workers that have leases, or asked for some.
+    pub workers: usize,
+    /// The next stream sequence that it looks at.
+    pub cursor: u64,
+    /// Everything before this stream sequence is settled.
+    pub ack_floor: u64,
+    /// For a filter of one subject: the sequence that it began with, and the first that it has not begun with.
+    pub sequences: (u64, u64),
+    /// What became of its messages.
+    pub counts: Counts,
+    /// How far behind it is.
+    pub lag: Lag,
+}
+
+/// What to do with a consumer.
+#[derive(Clone, Debug)]
+pub enum ConsumerChange {
+    /// Replace settings.
+    Update(Patch),
+    /// Stop or resume deliveries.
+    Pause(bool),
+    /// Begin anew, at its own start or another.
+    Reset(Option<Start>),
+    /// Remove it.
+    Delete,
+}
+
+/// A message on its way from one subject to another.
+#[derive(Clone, Debug)]
+pub struct Move {
+    /// Where it is.
+    pub from: Subject,
+    /// Its sequence there: it must be alone in its block, as dead letters are.
+    pub sequence: u64,
+    /// Where it goes.
+    pub to: Subject,
+    /// When it expires there.
+    pub expires: Option<Timestamp>,
 }
 
 /// The books of one subject. Messages are accepted in the order of their sequences, from 1, without gaps.
@@ -141,8 +228,9 @@ pub struct Garbage {
 /// [`DataLoss`](crate::Error::DataLoss) if a row cannot be read.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
-    /// Assigns sequences, inserts blocks, counts them in their payloads, remembers message ids and moves positions: all
-    /// or nothing. An object's payload row is closed by the commit that refers to it.
+    /// Assigns sequences, inserts blocks, counts them in their payloads, remembers message ids, moves positions and takes
+    /// steps of consumers, which do not see this group's blocks: all or nothing. An object's payload row is closed by the
+    /// commit that refers to it.
     async fn commit(&self, group: Group) -> Result<Committed>;
 
     /// The books of a subject; `None` if it never had a message.
@@ -154,6 +242,36 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Blocks from the one that holds `from` on, until `blocks_max` blocks or `bytes_max` bytes are reached, but at
     /// least one if there is one.
     async fn blocks(&self, subject: &Subject, from: u64, blocks_max: usize, bytes_max: u64) -> Result<BlockScan>;
+
+    /// Blocks of the subjects that match, in the order of the stream, from a stream sequence on.
+    async fn stream(&self, filter: &SubjectFilter, from: u64, limits: ScanLimits) -> Result<StreamScan>;
+
+    /// The stream sequence of the first block stored at or after a time, among the subjects that match; the next one to
+    /// be given if there is none.
+    async fn stream_at(&self, filter: &SubjectFilter, time: Timestamp) -> Result<u64>;
+
+    /// Makes a consumer; one that exists as asked for is given as it is. One that is not durable lives in memory, as long
+    /// as it has workers.
+    async fn create_consumer(&self, new: NewConsumer) -> Result<ConsumerView>;
+
+    /// A consumer; `None` if there is none of this name.
+    async fn consumer(&self, name: &ConsumerName) -> Result<Option<ConsumerView>>;
+
+    /// Durable consumers by name, from after `after` on, at most `limit`.
+    async fn consumers(&self, after: &str, limit: usize) -> Result<Vec<ConsumerView>>;
+
+    /// Changes a consumer; gives it as it is then, or was before it was removed.
+    async fn change_consumer(&self, name: &ConsumerName, change: ConsumerChange) -> Result<ConsumerView>;
+
+    /// Moves a message to another subject, without the headers that the broker gave it; gives its sequence there, or
+    /// `None` if there is no such message alone in its block.
+    async fn move_message(&self, message: Move, now: Timestamp) -> Result<Option<u64>>;
+
+    /// When the next scheduled message is due.
+    async fn next_due(&self) -> Result<Option<Timestamp>>;
+
+    /// Moves scheduled messages that are due to their subjects, at most `limit`.
+    async fn deliver_due(&self, now: Timestamp, limit: usize) -> Result<Due>;
 
     /// The acked position of a durable consumer in a subject; 0 if it never acked.
     async fn position(&self, durable: &DurableName, subject: &Subject) -> Result<u64>;

@@ -12,7 +12,10 @@ pub mod reader;
 
 use std::sync::Arc;
 
-pub use metadata::{Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow};
+pub use metadata::{
+    Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
+    NewConsumer, PayloadRow, Purged, Raised, SubjectRow,
+};
 pub use payload::PayloadStore;
 
 /// The two stores that a broker runs on.

@@ -45,6 +45,8 @@ pub struct Draft {
     pub message_id: Option<MessageId>,
     /// Store only if this is the subject's last sequence at that moment.
     pub expected_last: Option<u64>,
+    /// Becomes a message at this time, not before.
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// Where a stored message ended up.

@@ -3,7 +3,8 @@ use std::fmt;
 use super::subject::{Subject, check_tokens};
 use crate::error::{Error, Result};
 
-/// A pattern over subjects: `*` stands for exactly one token, `>` at the end for one or more.
+/// A pattern over subjects: `*` stands for exactly one token, `>` at the end for one or more. In the first place neither
+/// stands for a token that begins with `$`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SubjectFilter(Box<str>);
 
@@ -24,13 +25,37 @@ impl SubjectFilter {
         Ok(Self(pattern.into()))
     }
 
-    /// The filter that matches every subject.
+    /// Stands for every subject, the broker's own among them: no pattern of a user does.
     pub fn all() -> Self {
-        Self(">".into())
+        Self("".into())
+    }
+
+    /// The filter that stands for one subject.
+    pub fn one(subject: &Subject) -> Self {
+        Self(subject.as_str().into())
+    }
+
+    /// The subject, if this pattern stands for one alone.
+    pub fn subject(&self) -> Option<Subject> {
+        if self.0.is_empty() || self.0.contains(['*', '>']) {
+            return None;
+        }
+        Subject::parse("filter", &self.0).ok()
+    }
+
+    /// The pattern as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// True if the subject is one that this pattern stands for.
     pub fn matches(&self, subject: &Subject) -> bool {
+        if subject.is_reserved() && self.0.starts_with(['*', '>']) {
+            return false;
+        }
+        if self.0.is_empty() {
+            return true;
+        }
         let mut tokens = subject.as_str().split('.');
         for pattern in self.0.split('.') {
             match (pattern, tokens.next()) {
@@ -79,6 +104,9 @@ mod tests {
             ("a.>", "a", false),
             (">", "a", true),
             ("*", "a.b", false),
+            (">", "$dlq.a", false),
+            ("*.a", "$dlq.a", false),
+            ("$dlq.*", "$dlq.a", true),
         ] {
             let filter = SubjectFilter::parse("filter", pattern).unwrap();
             let subject = Subject::parse("subject", subject).unwrap();

@@ -8,6 +8,6 @@ pub mod time;
 
 pub use draft::{Draft, Headers, Published, RequestId};
 pub use filter::SubjectFilter;
-pub use name::{DurableName, MessageId};
+pub use name::{ConsumerName, DurableName, MessageId};
 pub use subject::Subject;
 pub use time::{Clock, SystemClock, Timestamp, WallClock};

@@ -1,5 +1,6 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
+use super::Subject;
 use crate::error::{Error, Result};
 
 macro_rules! name {
@@ -50,6 +51,58 @@ name! {
     /// A publisher's own id of a message, for deduplication. At most 128 bytes, no control characters.
     MessageId, 128
 }
+
+/// The name of a consumer with leases: one token of a subject, so that `$dlq.<name>` is a subject. At most 128 bytes.
+///
+/// Consumers and the cursors of [`DurableName`] are kept apart, also where names are equal.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConsumerName(Arc<str>);
+
+impl ConsumerName {
+    /// Longest name, in bytes.
+    pub const BYTES_MAX: usize = 128;
+
+    /// Checks a name given by a user; `field` names it in the error.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the rule that the name breaks.
+    pub fn parse(field: &str, name: &str) -> Result<Self> {
+        check(name, Self::BYTES_MAX).map_err(|problem| Error::invalid(field, problem))?;
+        match Subject::parse(field, name) {
+            Ok(_) if !name.contains('.') => Ok(Self(name.into())),
+            _ => {
+                let problem = format!("'{name}' holds a space, a dot, '*' or '>': give one token, such as 'billing'");
+                Err(Error::invalid(field, problem))
+            }
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The subject that holds its dead letters unless its settings name another.
+    pub fn dead_letters(&self) -> Subject {
+        Subject::parse("dead_letter_subject", &format!("{DEAD_LETTERS}.{self}"))
+            .expect("a token of at most 128 bytes makes a subject")
+    }
+}
+
+impl fmt::Display for ConsumerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ConsumerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// First token of the subjects of dead letters.
+const DEAD_LETTERS: &str = "$dlq";
 
 fn check(name: &str, bytes_max: usize) -> Result<(), String> {
     if name.is_empty() {

@@ -27,11 +27,25 @@ impl Subject {
         Ok(Self(name.into()))
     }
 
+    /// The subject of messages that wait for their time.
+    pub fn scheduled() -> Self {
+        Self("$scheduled".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// True for subjects that the broker alone writes to: dead letters, scheduled messages.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
+    }
 }
+
+/// The first character of subjects that are the broker's. A wildcard in the first place does not stand for them (the rule
+/// of MQTT 5.0, 4.7.2), so that `>` is everything that was published, and not its dead letters again.
+pub(super) const RESERVED: char = '$';
 
 /// Checks length, tokens and characters; `token_rule` adds a rule of the caller's for each token.
 pub(super) fn check_tokens(name: &str, token_rule: impl Fn(&str) -> Option<&'static str>) -> Result<(), String> {

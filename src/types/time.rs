@@ -18,6 +18,13 @@ impl Timestamp {
         Self(self.0.saturating_add(millis))
     }
 
+    /// This moment as RFC 3339 has it, in UTC and milliseconds.
+    pub fn to_rfc3339(self) -> String {
+        // The formatter knows years up to 9999.
+        let millis = self.0.min(253_402_300_799_999);
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+    }
+
     /// Time from `earlier` to this moment; zero if it lies ahead.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

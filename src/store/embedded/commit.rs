@@ -3,17 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::{
+    consumers::Consumers,
     engine::Snapshot,
-    tables::{self, BLOCKS, EXPIRY, ID_DEADLINES, IDS, POSITIONS},
-    transaction::{Transaction, read_subject},
+    schedule::schedule,
+    tables::{self, ID_DEADLINES, IDS, POSITIONS},
+    transaction::{Insert, Transaction, read_subject},
 };
 use crate::{
-    block::{Block, Placement, guard},
+    block::guard,
     error::{Error, Result},
     store::{Ack, Committed, Group},
 };
 
-pub(super) fn commit_group(transaction: &mut Transaction, group: Group) -> Result<Committed> {
+pub(super) fn commit_group(
+    transaction: &mut Transaction,
+    consumers: &mut Consumers,
+    group: Group,
+) -> Result<Committed> {
     let refused = guard::judge(
         &group.blocks,
         |subject| Ok(read_subject(&transaction.snapshot, subject)?.map_or(0, |row| row.last)),
@@ -33,45 +39,34 @@ pub(super) fn commit_group(transaction: &mut Transaction, group: Group) -> Resul
     let forget_at = group.now.after(group.dedup_window);
     let mut firsts = Vec::with_capacity(group.blocks.len());
     for (new, placement) in group.blocks.iter().zip(group.placements) {
-        let row = transaction.subject(&new.subject)?;
-        let block = Block {
-            first: row.last + 1,
+        let insert = Insert {
             count: u32::try_from(new.drafts.len()).unwrap_or(u32::MAX),
             created: new.created,
             expires: new.expires,
             crc: new.crc,
             placement,
         };
-        row.last = block.end() - 1;
-        row.bytes += block.bytes();
-        row.updated = row.updated.max(new.created);
-        firsts.push(block.first);
-        if let Some(key) = block.payload() {
-            let payload = transaction.payload(key)?;
-            payload.alive += 1;
-            match block.placement {
-                Placement::Slice { offset, len, .. } => payload.len = payload.len.max(offset + len),
-                Placement::Object { size, .. } => (payload.len, payload.open) = (size, false),
-                Placement::Inline(_) => {}
+        let first = match new.deliver_at {
+            None => transaction.insert_block(&new.subject, insert)?.first,
+            Some(due) => {
+                schedule(transaction, &new.subject, due, insert)?;
+                0
             }
-        }
-        let key = tables::block_key(&new.subject, block.first);
-        if let Some(expires) = block.expires {
-            transaction.batch.put(EXPIRY, tables::timed_key(expires, &key), []);
-        }
-        transaction.batch.put(BLOCKS, key, block.encode());
+        };
+        firsts.push(first);
         for guard in &new.guards {
             let Some(id) = &guard.message_id else {
                 continue;
             };
             let id = tables::id_key(&new.subject, id);
-            let sequence = block.first + guard.record as u64;
+            let sequence = if first == 0 { 0 } else { first + guard.record as u64 };
             transaction.batch.put(ID_DEADLINES, tables::timed_key(forget_at, &id), []);
             transaction.batch.put(IDS, id, tables::pair_value(sequence, forget_at.0));
         }
     }
     let positions = move_positions(transaction, &group.acks)?;
-    Ok(Committed::Stored { firsts, positions })
+    let steps = group.steps.iter().map(|step| consumers.step(transaction, step)).collect();
+    Ok(Committed::Stored { firsts, positions, steps, raised: transaction.raised() })
 }
 
 /// Moves positions forwards; an ack beyond the end is refused by itself (P4).

@@ -8,20 +8,28 @@ use async_trait::async_trait;
 use super::{
     blocking,
     commit::{commit_group, read_position},
+    consumers::{self, Consumers},
     engine::{Engine, Snapshot},
+    letters::move_message,
+    migrate,
     retention::{expire, purge},
-    scan::scan_blocks,
+    scan::{scan_blocks, scan_stream, stream_at_time},
+    schedule::{deliver_due, next_due},
     space::Space,
     tables::{
-        self, FACT_FORMAT, FACT_NEXT_PAYLOAD, FACTS, FORMAT, GARBAGE, ID_DEADLINES, IDS, PAYLOADS, POSITIONS, SUBJECTS,
+        self, FACT_FORMAT, FACT_NEXT_PAYLOAD, FACTS, FORMAT, FORMAT_WITHOUT_ORDER, GARBAGE, ID_DEADLINES, IDS,
+        PAYLOADS, POSITIONS, SUBJECTS,
     },
     transaction::{Transaction, read_subject},
 };
 use crate::{
-    block::PayloadKey,
+    block::{PayloadKey, ScanLimits, StreamScan},
     error::{Error, Result},
-    store::{Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, SubjectRow},
-    types::{DurableName, Subject, SubjectFilter, Timestamp},
+    store::{
+        Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
+        NewConsumer, PayloadRow, Purged, SubjectRow,
+    },
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
 
 /// Metadata in a redb database.
@@ -29,8 +37,8 @@ use crate::{
 pub struct EmbeddedMetadata {
     engine: Arc<Engine>,
     space: Arc<Space>,
-    /// Held from the first read of a change to its commit: one writer at a time.
-    writer: Arc<Mutex<()>>,
+    /// Held from the first read of a change to its commit: one writer at a time. The state of consumers is the writer's.
+    writer: Arc<Mutex<Consumers>>,
 }
 
 impl EmbeddedMetadata {
@@ -49,6 +57,7 @@ impl EmbeddedMetadata {
             }
             Some(value) => match tables::read_u64("facts", FACT_FORMAT, &value)? {
                 FORMAT => Ok(()),
+                FORMAT_WITHOUT_ORDER => migrate::add_order(&self.engine),
                 other => Err(Error::unavailable(format!(
                     "'{}' has format {other}, and this version reads format {FORMAT}: use the version that wrote it",
                     dir.display()
@@ -68,20 +77,52 @@ impl EmbeddedMetadata {
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.change_with_consumers(move |transaction, _| work(transaction)).await
+    }
+
+    /// The same, for what concerns consumers.
+    async fn change_with_consumers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Transaction, &mut Consumers) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let store = self.clone();
         blocking(move || {
-            let _writer = store.lock_writer();
-            let mut transaction = Transaction::begin(&store.engine)?;
-            let result = work(&mut transaction)?;
-            transaction.commit(&store.engine)?;
-            Ok(result)
+            let mut consumers = store.lock_writer();
+            let result = Transaction::begin(&store.engine).and_then(|mut transaction| {
+                let result = work(&mut transaction, &mut consumers)?;
+                transaction.commit(&store.engine)?;
+                Ok(result)
+            });
+            match &result {
+                Ok(_) => consumers.keep(),
+                Err(_) => consumers.roll_back(),
+            }
+            result
         })
         .await
     }
 
-    fn lock_writer(&self) -> MutexGuard<'_, ()> {
-        // A panic of an earlier writer left nothing half-done: only `commit` has an effect.
-        self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Looks at consumers, while nobody changes them.
+    async fn read_consumers<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot, &mut Consumers) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        blocking(move || {
+            let mut consumers = store.lock_writer();
+            work(&store.engine.read()?, &mut consumers)
+        })
+        .await
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, Consumers> {
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            // A panic of an earlier writer left nothing half-done but the state of consumers: only `commit` has an effect.
+            let mut consumers = poisoned.into_inner();
+            consumers.roll_back();
+            self.writer.clear_poison();
+            consumers
+        })
     }
 }
 
@@ -89,13 +130,61 @@ impl EmbeddedMetadata {
 impl MetadataStore for EmbeddedMetadata {
     async fn commit(&self, group: Group) -> Result<Committed> {
         let space = self.space.clone();
-        self.change(move |transaction| {
+        self.change_with_consumers(move |transaction, consumers| {
             if !group.blocks.is_empty() {
                 space.check(group.blocks.iter().map(|block| block.body.len() as u64).sum())?;
             }
-            commit_group(transaction, group)
+            commit_group(transaction, consumers, group)
         })
         .await
+    }
+
+    async fn stream(&self, filter: &SubjectFilter, from: u64, limits: ScanLimits) -> Result<StreamScan> {
+        let filter = filter.clone();
+        self.read(move |snapshot| scan_stream(snapshot, &filter, from, limits)).await
+    }
+
+    async fn stream_at(&self, filter: &SubjectFilter, time: Timestamp) -> Result<u64> {
+        let filter = filter.clone();
+        self.read(move |snapshot| stream_at_time(snapshot, &filter, time)).await
+    }
+
+    async fn create_consumer(&self, new: NewConsumer) -> Result<ConsumerView> {
+        self.change_with_consumers(move |transaction, consumers| consumers.create(transaction, new)).await
+    }
+
+    async fn consumer(&self, name: &ConsumerName) -> Result<Option<ConsumerView>> {
+        let name = name.clone();
+        self.read_consumers(move |snapshot, consumers| consumers.get(snapshot, &name)).await
+    }
+
+    async fn consumers(&self, after: &str, limit: usize) -> Result<Vec<ConsumerView>> {
+        let after = after.to_owned();
+        self.read_consumers(move |snapshot, consumers| {
+            let mut views = Vec::new();
+            for name in consumers::names(snapshot, &after, limit)? {
+                views.extend(consumers.get(snapshot, &name)?);
+            }
+            Ok(views)
+        })
+        .await
+    }
+
+    async fn change_consumer(&self, name: &ConsumerName, change: ConsumerChange) -> Result<ConsumerView> {
+        let name = name.clone();
+        self.change_with_consumers(move |transaction, consumers| consumers.change(transaction, &name, change)).await
+    }
+
+    async fn move_message(&self, message: Move, now: Timestamp) -> Result<Option<u64>> {
+        self.change(move |transaction| move_message(transaction, &message, now)).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>> {
+        self.read(next_due).await
+    }
+
+    async fn deliver_due(&self, now: Timestamp, limit: usize) -> Result<Due> {
+        self.change(move |transaction| deliver_due(transaction, now, limit)).await
     }
 
     async fn subject(&self, subject: &Subject) -> Result<Option<SubjectRow>> {

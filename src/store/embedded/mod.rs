@@ -11,12 +11,16 @@
 
 mod aligned;
 mod commit;
+mod consumers;
 mod engine;
 mod files;
 mod journal;
+mod letters;
 mod metadata;
+mod migrate;
 mod retention;
 mod scan;
+mod schedule;
 mod space;
 mod tables;
 mod transaction;

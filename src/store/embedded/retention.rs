@@ -8,6 +8,7 @@ use super::{
     transaction::{Transaction, read_subject},
 };
 use crate::{
+    block::Block,
     error::Result,
     store::{Expired, Purged},
     types::{Subject, Timestamp},
@@ -81,6 +82,24 @@ pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, blocks_max: 
         books.floor = books.floor.max(floor.unwrap_or(books.last + 1));
     }
     Ok(expired)
+}
+
+/// Removes one block from wherever it is in its subject, on request.
+pub(super) fn remove_one(
+    transaction: &mut Transaction,
+    subject: &Subject,
+    block: &Block,
+    now: Timestamp,
+) -> Result<()> {
+    let messages = transaction.remove_block(subject, block, now)?;
+    let is_first = transaction.subject(subject)?.floor >= block.first;
+    let floor = if is_first { first_live(transaction, subject, &[block.first])? } else { None };
+    let books = transaction.subject(subject)?;
+    books.purged += messages;
+    if is_first {
+        books.floor = books.floor.max(floor.unwrap_or(books.last + 1));
+    }
+    Ok(())
 }
 
 /// The first sequence of the first block that stays when `removed` go; `None` if none does.

@@ -12,6 +12,11 @@
 //! | payloads | number | kind u8, open u8, alive u64, len u64 |
 //! | garbage | since number | kind u8 |
 //! | facts | name | u64 |
+//! | stream | stream first | count u32, first u64, subject |
+//! | consumers | name | settings as JSON ([`Settings`](crate::consumer::Settings)) |
+//! | cursors | name | [cursor and counts](crate::consumer::row) |
+//! | pending | name 0x00 page | [entries](crate::consumer::row) |
+//! | schedule | due stream first | subject |
 
 use bytes::{Buf, BufMut};
 
@@ -19,7 +24,7 @@ use crate::{
     block::PayloadKey,
     error::{Error, Result},
     store::{PayloadRow, SubjectRow},
-    types::{DurableName, MessageId, Subject, Timestamp},
+    types::{ConsumerName, DurableName, MessageId, Subject, Timestamp},
 };
 
 /// A table of byte keys and byte values.
@@ -34,10 +39,29 @@ pub(super) const POSITIONS: Table = Table::new("positions");
 pub(super) const PAYLOADS: Table = Table::new("payloads");
 pub(super) const GARBAGE: Table = Table::new("garbage");
 pub(super) const FACTS: Table = Table::new("facts");
+pub(super) const STREAM: Table = Table::new("stream");
+pub(super) const CONSUMERS: Table = Table::new("consumers");
+pub(super) const CURSORS: Table = Table::new("cursors");
+pub(super) const PENDING: Table = Table::new("pending");
+pub(super) const SCHEDULE: Table = Table::new("schedule");
 
-/// All tables, in the order of their numbers in the journal.
-pub(super) const TABLES: [Table; 9] =
-    [SUBJECTS, BLOCKS, EXPIRY, IDS, ID_DEADLINES, POSITIONS, PAYLOADS, GARBAGE, FACTS];
+/// All tables, in the order of their numbers in the journal: new ones at the end.
+pub(super) const TABLES: [Table; 14] = [
+    SUBJECTS,
+    BLOCKS,
+    EXPIRY,
+    IDS,
+    ID_DEADLINES,
+    POSITIONS,
+    PAYLOADS,
+    GARBAGE,
+    FACTS,
+    STREAM,
+    CONSUMERS,
+    CURSORS,
+    PENDING,
+    SCHEDULE,
+];
 
 /// Fact: the format of this database.
 pub(super) const FACT_FORMAT: &[u8] = b"format";
@@ -46,8 +70,13 @@ pub(super) const FACT_APPLIED: &[u8] = b"applied";
 /// Fact: the number of the next segment or object.
 pub(super) const FACT_NEXT_PAYLOAD: &[u8] = b"next_payload";
 
+/// Fact: the next stream sequence.
+pub(super) const FACT_NEXT_STREAM: &[u8] = b"next_stream";
+
 /// The format written by this version.
-pub(super) const FORMAT: u64 = 1;
+pub(super) const FORMAT: u64 = 2;
+/// The format before blocks had an order over all subjects.
+pub(super) const FORMAT_WITHOUT_ORDER: u64 = 1;
 
 const SEPARATOR: u8 = 0;
 
@@ -106,6 +135,41 @@ pub(super) fn read_position_key(key: &[u8]) -> Result<(DurableName, Subject)> {
     let durable = std::str::from_utf8(&key[..at]).map_err(|_| broken())?;
     let durable = DurableName::parse("durable_name", durable).map_err(|_| broken())?;
     Ok((durable, read_subject(&key[at + 1..])?))
+}
+
+/// What the stream table says of a block.
+pub(super) struct StreamRow {
+    pub(super) stream_first: u64,
+    pub(super) count: u32,
+    pub(super) subject: Subject,
+    pub(super) first: u64,
+}
+
+pub(super) fn stream_value(subject: &Subject, first: u64, count: u32) -> Vec<u8> {
+    let mut value = Vec::with_capacity(12 + subject.as_str().len());
+    value.put_u32_le(count);
+    value.put_u64_le(first);
+    value.put_slice(subject.as_str().as_bytes());
+    value
+}
+
+pub(super) fn read_stream_row(key: &[u8], mut value: &[u8]) -> Result<StreamRow> {
+    if key.len() != 8 || value.len() < 13 {
+        return Err(unreadable("stream", key));
+    }
+    let (count, first) = (value.get_u32_le(), value.get_u64_le());
+    Ok(StreamRow { stream_first: { key }.get_u64(), count, subject: read_subject(value)?, first })
+}
+
+pub(super) fn pending_key(consumer: &ConsumerName, page: u64) -> Vec<u8> {
+    joined(consumer.as_str().as_bytes(), &page.to_be_bytes())
+}
+
+pub(super) fn read_consumer_name(key: &[u8]) -> Result<ConsumerName> {
+    std::str::from_utf8(key)
+        .ok()
+        .and_then(|name| ConsumerName::parse("name", name).ok())
+        .ok_or_else(|| unreadable("consumers", key))
 }
 
 pub(super) fn subject_value(row: &SubjectRow) -> Vec<u8> {

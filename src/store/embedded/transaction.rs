@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 
 use super::{
     engine::{Batch, Engine, Snapshot},
-    tables::{self, BLOCKS, EXPIRY, GARBAGE, PAYLOADS, SUBJECTS},
+    tables::{self, BLOCKS, EXPIRY, FACT_NEXT_STREAM, FACTS, GARBAGE, PAYLOADS, STREAM, SUBJECTS},
 };
 use crate::{
-    block::{Block, PayloadKey},
+    block::{Block, PayloadKey, Placement},
     error::{Error, Result},
-    store::{PayloadRow, SubjectRow},
+    store::{PayloadRow, Raised, SubjectRow},
     types::{Subject, Timestamp},
 };
 
@@ -19,6 +19,18 @@ pub(super) struct Transaction {
     pub(super) batch: Batch,
     subjects: BTreeMap<Subject, SubjectRow>,
     payloads: BTreeMap<u64, PayloadRow>,
+    next_stream: Option<u64>,
+    /// Subjects that got messages, and their last sequences.
+    raised: BTreeMap<Subject, u64>,
+}
+
+/// A block that has no sequence yet.
+pub(super) struct Insert {
+    pub(super) count: u32,
+    pub(super) created: Timestamp,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) crc: u32,
+    pub(super) placement: Placement,
 }
 
 impl Transaction {
@@ -28,6 +40,8 @@ impl Transaction {
             batch: Batch::default(),
             subjects: BTreeMap::new(),
             payloads: BTreeMap::new(),
+            next_stream: None,
+            raised: BTreeMap::new(),
         })
     }
 
@@ -39,7 +53,58 @@ impl Transaction {
         for (number, row) in &self.payloads {
             self.batch.put(PAYLOADS, number.to_be_bytes(), tables::payload_value(row));
         }
+        if let Some(next) = self.next_stream {
+            self.batch.put(FACTS, FACT_NEXT_STREAM, next.to_le_bytes());
+        }
         engine.commit(&self.batch)
+    }
+
+    /// Subjects that got messages in this change, and their last sequences.
+    pub(super) fn raised(&self) -> Raised {
+        self.raised.iter().map(|(subject, last)| (subject.clone(), *last)).collect()
+    }
+
+    /// Gives a block its sequences and writes its rows.
+    pub(super) fn insert_block(&mut self, subject: &Subject, new: Insert) -> Result<Block> {
+        let stream_first = match self.next_stream {
+            Some(next) => next,
+            None => next_stream(&self.snapshot)?,
+        };
+        let Insert { count, created, expires, crc, placement } = new;
+        let row = self.subject(subject)?;
+        let block = Block { first: row.last + 1, stream_first, count, created, expires, crc, placement };
+        row.last = block.end() - 1;
+        row.bytes += block.bytes();
+        row.updated = row.updated.max(created);
+        self.next_stream = Some(block.stream_end());
+        self.raised.insert(subject.clone(), block.end() - 1);
+        if let Some(key) = block.payload() {
+            let payload = self.payload(key)?;
+            payload.alive += 1;
+            match block.placement {
+                Placement::Slice { offset, len, .. } => payload.len = payload.len.max(offset + len),
+                Placement::Object { size, .. } => (payload.len, payload.open) = (size, false),
+                Placement::Inline(_) | Placement::Shared { .. } => {}
+            }
+        }
+        if let Some(expires) = expires {
+            let key = tables::block_key(subject, block.first);
+            self.batch.put(EXPIRY, tables::timed_key(expires, &key), []);
+        }
+        self.place(subject, &block);
+        Ok(block)
+    }
+
+    /// Writes the rows that say what a block is and where it stands.
+    pub(super) fn place(&mut self, subject: &Subject, block: &Block) {
+        self.batch.put(BLOCKS, tables::block_key(subject, block.first), block.encode());
+        let value = tables::stream_value(subject, block.first, block.count);
+        self.batch.put(STREAM, block.stream_first.to_be_bytes(), value);
+    }
+
+    /// The next stream sequence to be given.
+    pub(super) fn set_next_stream(&mut self, next: u64) {
+        self.next_stream = Some(next);
     }
 
     /// The books of a subject, to be changed.
@@ -75,6 +140,7 @@ impl Transaction {
             self.batch.remove(EXPIRY, tables::timed_key(expires, &key));
         }
         self.batch.remove(BLOCKS, key);
+        self.batch.remove(STREAM, block.stream_first.to_be_bytes());
         let row = self.subject(subject)?;
         row.bytes = row.bytes.saturating_sub(block.bytes());
         let live = block.end() - block.first.max(row.floor).min(block.end());
@@ -105,6 +171,14 @@ impl Transaction {
             self.batch.put(GARBAGE, tables::timed_key(now, &number), [tables::kind(key)]);
         }
         Ok(())
+    }
+}
+
+/// The next stream sequence: all before it are taken.
+pub(super) fn next_stream(snapshot: &Snapshot) -> Result<u64> {
+    match snapshot.get(FACTS, FACT_NEXT_STREAM)? {
+        Some(value) => tables::read_u64("facts", FACT_NEXT_STREAM, &value),
+        None => Ok(1),
     }
 }
 

@@ -1,0 +1,89 @@
+//! Who works for which consumer.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::types::{ConsumerName, Timestamp};
+
+/// What the workers of a consumer are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Counts up when something may be had now, or the consumer was changed.
+    pub count: u64,
+    /// Not before this moment will anything be due.
+    pub due: Timestamp,
+}
+
+/// Wakes the workers of a consumer.
+///
+/// Only consumers with workers take memory: an entry goes with its last watcher.
+#[derive(Default)]
+pub struct Rings {
+    watched: Mutex<HashMap<ConsumerName, watch::Sender<Ring>>>,
+}
+
+impl Rings {
+    /// Follows a consumer.
+    pub fn watch(&self, consumer: &ConsumerName) -> watch::Receiver<Ring> {
+        let mut watched = self.lock();
+        // Watchers come and go with their connections: the ones that went are dropped here, in passing.
+        if watched.len() > 16 && watched.len().is_power_of_two() {
+            watched.retain(|_, sender| !sender.is_closed());
+        }
+        let silent = Ring { count: 0, due: Timestamp(u64::MAX) };
+        watched.entry(consumer.clone()).or_insert_with(|| watch::channel(silent).0).subscribe()
+    }
+
+    /// Tells what a step left behind. Workers are woken if something is there `now`, or is due earlier than they know; a
+    /// time that moved away costs them one step that finds nothing.
+    pub fn ring(&self, consumer: &ConsumerName, now: bool, due: Option<Timestamp>) {
+        let mut watched = self.lock();
+        let Some(sender) = watched.get(consumer) else {
+            return;
+        };
+        if sender.is_closed() {
+            watched.remove(consumer);
+            return;
+        }
+        let due = due.unwrap_or(Timestamp(u64::MAX));
+        sender.send_if_modified(|ring| {
+            let is_earlier = due < ring.due;
+            ring.count += u64::from(now);
+            ring.due = due;
+            now || is_earlier
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ConsumerName, watch::Sender<Ring>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_woken_for_what_is_new_and_for_what_is_earlier() {
+        let rings = Rings::default();
+        let consumer = ConsumerName::parse("name", "a").unwrap();
+        let mut worker = rings.watch(&consumer);
+        let mut woken = |now, due: u64| {
+            rings.ring(&consumer, now, Some(Timestamp(due)));
+            let woken = worker.has_changed().unwrap();
+            worker.mark_unchanged();
+            woken
+        };
+        assert!(woken(false, 50));
+        assert!(!woken(false, 80));
+        assert!(woken(true, 90));
+        assert!(woken(false, 60));
+        drop(worker);
+        rings.ring(&consumer, true, None);
+        assert!(rings.lock().is_empty());
+    }
+}

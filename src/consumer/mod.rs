@@ -1,0 +1,30 @@
+//! Consumers that share work: who has which message, until when, and what comes next.
+//!
+//! ```text
+//!                cursor moves over it          settled: acked, dead-lettered, dropped, expired
+//!  not delivered ───────────────▶ LEASED ─────────────────────────────────────────────▶ gone
+//!                                 │    ▲
+//!      nak, ack wait over,        │    │ due, and a worker has credit: attempt + 1
+//!      worker gone, release       ▼    │
+//!                                WAITING (due now, or after a delay)
+//! ```
+//! A message is named by its stream sequence. A lease is (stream sequence, worker's session, attempt): an answer that
+//! names another is refused, so that a message has one owner (P4). After the last attempt a message becomes a dead letter
+//! instead of waiting again.
+//!
+//! Everything here is a plain function over plain state. Time is an argument, and what is stored comes through
+//! [`Source`]; so a store can run a step inside its own transaction.
+
+mod backoff;
+mod counts;
+mod pending;
+pub mod row;
+mod settings;
+mod state;
+mod step;
+pub mod window;
+
+pub use counts::Counts;
+pub use settings::{Patch, Settings, Start, WAIT_MAX};
+pub use state::{Consumer, Lag};
+pub use step::{Given, How, Letter, Reason, Run, Session, Settle, Source, Step, Stepped, Want};

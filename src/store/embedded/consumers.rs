@@ -1,0 +1,332 @@
+//! Consumers: their state in memory while somebody works for them, in rows always.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    engine::Snapshot,
+    letters::insert_letter,
+    scan::{find_block, scan_stream, stream_at_time},
+    tables::{self, CONSUMERS, CURSORS, PENDING},
+    transaction::{Transaction, next_stream, read_subject},
+};
+use crate::{
+    block::{Located, ScanLimits, StreamScan},
+    consumer::{Consumer, Session, Settings, Source, Start, Step, Stepped},
+    error::{Error, Result},
+    store::{ConsumerChange, ConsumerView, NewConsumer},
+    types::{ConsumerName, SubjectFilter, Timestamp},
+};
+
+/// Messages that may be out over all consumers: about 150 bytes of memory each.
+const LEASES_MAX: usize = 1_000_000;
+
+/// Consumers in use.
+#[derive(Default)]
+pub(super) struct Consumers {
+    open: HashMap<ConsumerName, Open>,
+    /// Messages that are out, over all of them.
+    leases: usize,
+    /// Durable consumers; counted once, at the first look.
+    durable: Option<usize>,
+    /// Those that the transaction under way concerns, and whether their state in memory is of no use any more.
+    touched: BTreeMap<ConsumerName, bool>,
+}
+
+struct Open {
+    consumer: Consumer,
+    is_durable: bool,
+    sessions: BTreeSet<Session>,
+    /// True when its last worker has left.
+    is_left: bool,
+}
+
+impl Source for &Snapshot {
+    fn scan(&mut self, filter: &SubjectFilter, from: u64, limits: ScanLimits) -> Result<StreamScan> {
+        scan_stream(self, filter, from, limits)
+    }
+
+    fn find(&mut self, at: u64) -> Result<Option<Located>> {
+        find_block(self, at)
+    }
+}
+
+impl Consumers {
+    /// Forgets what was changed in memory and not made durable: it is read again from the rows.
+    pub(super) fn roll_back(&mut self) {
+        for name in std::mem::take(&mut self.touched).into_keys() {
+            self.remove(&name);
+        }
+        self.durable = None;
+    }
+
+    /// What was changed is durable. What nobody works for needs no memory any more.
+    pub(super) fn keep(&mut self) {
+        for (name, is_broken) in std::mem::take(&mut self.touched) {
+            let is_idle = |open: &Open| open.sessions.is_empty() && (open.is_durable || open.is_left);
+            if is_broken || self.open.get(&name).is_some_and(is_idle) {
+                self.remove(&name);
+            }
+        }
+    }
+
+    /// Takes one step and gathers its rows. After an error the consumer is read again from its rows.
+    pub(super) fn step(&mut self, transaction: &mut Transaction, step: &Step) -> Result<Stepped> {
+        if self.touched.get(&step.consumer) == Some(&true) {
+            return Err(Error::outcome_unknown());
+        }
+        self.load(&transaction.snapshot, &step.consumer)?;
+        let Some(open) = self.open.get_mut(&step.consumer) else {
+            return Err(unknown(&step.consumer));
+        };
+        let before = open.consumer.pending_len();
+        let stepped = open.step(transaction, step, LEASES_MAX.saturating_sub(self.leases));
+        self.leases = (self.leases + open.consumer.pending_len()).saturating_sub(before);
+        self.touched.insert(step.consumer.clone(), stepped.is_err());
+        stepped
+    }
+
+    pub(super) fn create(&mut self, transaction: &mut Transaction, new: NewConsumer) -> Result<ConsumerView> {
+        let name = &new.name;
+        self.load(&transaction.snapshot, name)?;
+        if let Some(open) = self.open.get(name) {
+            if let Some(setting) = open.consumer.settings.differs_from(&new.patch) {
+                return Err(Error::Precondition(format!(
+                    "consumer '{name}' exists with another {setting}: update it, or delete it first"
+                )));
+            }
+            return view(&transaction.snapshot, name, open);
+        }
+        let settings = Settings::complete(new.is_durable.then_some(name), new.patch, new.dead_letter_ttl)?;
+        let (cursor, sequence) = beginning(&transaction.snapshot, &settings.filter, settings.start)?;
+        let mut open = Open {
+            consumer: Consumer::new(settings, cursor, sequence, new.now),
+            is_durable: new.is_durable,
+            sessions: BTreeSet::new(),
+            is_left: false,
+        };
+        if new.is_durable {
+            let count = self.count(&transaction.snapshot)?;
+            if count >= new.consumers_max {
+                return Err(Error::Exhausted {
+                    what: format!(
+                        "there are {count} durable consumers, as many as limits.consumers allows: delete some"
+                    ),
+                    retry_after: std::time::Duration::from_secs(1),
+                });
+            }
+            self.durable = Some(count + 1);
+            transaction.batch.put(CONSUMERS, name.as_str(), open.consumer.settings.to_json());
+            write(transaction, name, &mut open.consumer);
+        }
+        let view = view(&transaction.snapshot, name, &open)?;
+        self.touched.insert(name.clone(), false);
+        self.insert(name, open);
+        Ok(view)
+    }
+
+    pub(super) fn change(
+        &mut self,
+        transaction: &mut Transaction,
+        name: &ConsumerName,
+        change: ConsumerChange,
+    ) -> Result<ConsumerView> {
+        self.load(&transaction.snapshot, name)?;
+        let Some(open) = self.open.get_mut(name) else {
+            return Err(unknown(name));
+        };
+        self.touched.insert(name.clone(), false);
+        let before = open.consumer.pending_len();
+        match change {
+            ConsumerChange::Update(patch) => {
+                open.consumer.settings = open.consumer.settings.updated(patch)?;
+                transaction.batch.put(CONSUMERS, name.as_str(), open.consumer.settings.to_json());
+            }
+            ConsumerChange::Pause(paused) => open.consumer.pause(paused),
+            ConsumerChange::Reset(start) => {
+                let filter = &open.consumer.settings.filter;
+                let start = start.unwrap_or(open.consumer.settings.start);
+                let (cursor, sequence) = beginning(&transaction.snapshot, filter, start)?;
+                open.consumer.reset(cursor, sequence);
+            }
+            ConsumerChange::Delete => {
+                let view = view(&transaction.snapshot, name, open)?;
+                let pages = pages(&transaction.snapshot, name)?;
+                for table in [CONSUMERS, CURSORS] {
+                    transaction.batch.remove(table, name.as_str());
+                }
+                for (page, _) in pages {
+                    transaction.batch.remove(PENDING, tables::pending_key(name, page));
+                }
+                if open.is_durable {
+                    self.durable = Some(self.count(&transaction.snapshot)?.saturating_sub(1));
+                }
+                self.remove(name);
+                return Ok(view);
+            }
+        }
+        self.leases = (self.leases + open.consumer.pending_len()).saturating_sub(before);
+        if open.is_durable {
+            write(transaction, name, &mut open.consumer);
+        }
+        view(&transaction.snapshot, name, open)
+    }
+
+    pub(super) fn get(&mut self, snapshot: &Snapshot, name: &ConsumerName) -> Result<Option<ConsumerView>> {
+        let is_open = self.open.contains_key(name);
+        self.load(snapshot, name)?;
+        let Some(open) = self.open.get(name) else {
+            return Ok(None);
+        };
+        let view = view(snapshot, name, open)?;
+        if !is_open {
+            self.remove(name);
+        }
+        Ok(Some(view))
+    }
+
+    fn insert(&mut self, name: &ConsumerName, open: Open) {
+        self.leases += open.consumer.pending_len();
+        self.open.insert(name.clone(), open);
+    }
+
+    fn remove(&mut self, name: &ConsumerName) {
+        if let Some(open) = self.open.remove(name) {
+            self.leases = self.leases.saturating_sub(open.consumer.pending_len());
+        }
+    }
+
+    fn count(&self, snapshot: &Snapshot) -> Result<usize> {
+        if let Some(count) = self.durable {
+            return Ok(count);
+        }
+        let mut count = 0;
+        snapshot.scan(CONSUMERS, &[], &[0xFF], |_, _| {
+            count += 1;
+            Ok(true)
+        })?;
+        Ok(count)
+    }
+
+    fn load(&mut self, snapshot: &Snapshot, name: &ConsumerName) -> Result<()> {
+        if self.open.contains_key(name) {
+            return Ok(());
+        }
+        let key = name.as_str().as_bytes();
+        let Some(settings) = snapshot.get(CONSUMERS, key)? else {
+            return Ok(());
+        };
+        let settings = Settings::from_json(&settings).ok_or_else(|| tables::unreadable("consumers", key))?;
+        let cursor = snapshot.get(CURSORS, key)?.ok_or_else(|| tables::unreadable("cursors", key))?;
+        let pages = pages(snapshot, name)?;
+        let consumer = Consumer::from_rows(settings, &cursor, pages.iter().map(|(page, row)| (*page, row.as_slice())))
+            .ok_or_else(|| tables::unreadable("pending", key))?;
+        let open = Open { consumer, is_durable: true, sessions: BTreeSet::new(), is_left: false };
+        self.insert(name, open);
+        Ok(())
+    }
+}
+
+impl Open {
+    fn step(&mut self, transaction: &mut Transaction, step: &Step, leases_left: usize) -> Result<Stepped> {
+        let stepped = self.consumer.step(step, leases_left, &mut &transaction.snapshot)?;
+        for letter in &stepped.letters {
+            insert_letter(transaction, &step.consumer, &self.consumer.settings, letter, step.now)?;
+        }
+        if step.close {
+            self.sessions.remove(&step.session);
+        } else {
+            self.sessions.insert(step.session);
+        }
+        self.is_left = step.close && self.sessions.is_empty();
+        if self.is_durable {
+            write(transaction, &step.consumer, &mut self.consumer);
+        }
+        Ok(stepped)
+    }
+}
+
+/// Durable consumers by name, as their rows say.
+pub(super) fn names(snapshot: &Snapshot, after: &str, limit: usize) -> Result<Vec<ConsumerName>> {
+    let mut names = Vec::new();
+    snapshot.scan(CONSUMERS, after.as_bytes(), &[0xFF], |key, _| {
+        if key > after.as_bytes() {
+            names.push(tables::read_consumer_name(key)?);
+        }
+        Ok(names.len() < limit)
+    })?;
+    Ok(names)
+}
+
+fn write(transaction: &mut Transaction, name: &ConsumerName, consumer: &mut Consumer) {
+    let changes = consumer.take_changes();
+    if let Some(cursor) = changes.cursor {
+        transaction.batch.put(CURSORS, name.as_str(), cursor);
+    }
+    for (page, row) in changes.pages {
+        let key = tables::pending_key(name, page);
+        match row {
+            Some(row) => transaction.batch.put(PENDING, key, row),
+            None => transaction.batch.remove(PENDING, key),
+        }
+    }
+}
+
+fn pages(snapshot: &Snapshot, name: &ConsumerName) -> Result<Vec<(u64, Vec<u8>)>> {
+    let mut pages = Vec::new();
+    let (from, to) = (tables::pending_key(name, 0), tables::pending_key(name, u64::MAX));
+    snapshot.scan(PENDING, &from, &to, |key, value| {
+        pages.push((tables::read_first(key)?, value.to_vec()));
+        Ok(true)
+    })?;
+    Ok(pages)
+}
+
+/// The stream sequence that a consumer begins with, and the sequence of its subject, if it has but one.
+fn beginning(snapshot: &Snapshot, filter: &SubjectFilter, start: Start) -> Result<(u64, u64)> {
+    let end = next_stream(snapshot)?;
+    let Some(subject) = filter.subject() else {
+        let cursor = match start {
+            Start::All => 1,
+            Start::New | Start::Sequence(_) => end,
+            Start::StreamSequence(at) => at.max(1),
+            Start::Time(time) => stream_at_time(snapshot, filter, Timestamp(time))?,
+        };
+        return Ok((cursor, 0));
+    };
+    let (floor, last) = read_subject(snapshot, &subject)?.map_or((1, 0), |row| (row.floor, row.last));
+    let from_stream = |at: u64| -> Result<(u64, u64)> {
+        let limits = ScanLimits { blocks: 1, bytes: 0, rows: 1 };
+        let scan = scan_stream(snapshot, filter, at, limits)?;
+        let sequence = scan.blocks.first().map_or(last + 1, |located| located.sequence_at(at).max(located.floor));
+        Ok((at, sequence))
+    };
+    match start {
+        Start::All => Ok((1, floor)),
+        Start::New => Ok((end, last + 1)),
+        Start::Sequence(sequence) if sequence > last => Ok((end, sequence)),
+        // The cursor finds its own way: it passes over what comes before the sequence.
+        Start::Sequence(sequence) => Ok((1, sequence.max(floor))),
+        Start::StreamSequence(at) => from_stream(at.max(1)),
+        Start::Time(time) => from_stream(stream_at_time(snapshot, filter, Timestamp(time))?),
+    }
+}
+
+fn view(snapshot: &Snapshot, name: &ConsumerName, open: &Open) -> Result<ConsumerView> {
+    let consumer = &open.consumer;
+    Ok(ConsumerView {
+        name: name.clone(),
+        settings: consumer.settings.clone(),
+        created: consumer.created,
+        paused: consumer.paused,
+        workers: open.sessions.len(),
+        cursor: consumer.cursor(),
+        ack_floor: consumer.ack_floor(),
+        sequences: consumer.sequences(),
+        counts: consumer.counts(),
+        lag: consumer.lag(&mut { snapshot })?,
+    })
+}
+
+pub(super) fn unknown(name: &ConsumerName) -> Error {
+    Error::NotFound(format!("there is no consumer '{name}': create it, or open it with settings"))
+}

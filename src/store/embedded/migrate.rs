@@ -1,0 +1,48 @@
+//! From the format of version 0.1 to the present one: blocks get a place in the stream of all subjects.
+
+use super::{
+    engine::Engine,
+    scan::read_block,
+    tables::{self, BLOCKS, FACT_FORMAT, FACTS, FORMAT, SUBJECTS},
+    transaction::{Transaction, next_stream},
+};
+use crate::error::Result;
+
+/// Blocks of one transaction.
+const STEP: usize = 1000;
+
+/// Gives every block a place, subject by subject: how messages of different subjects followed each other was not stored.
+/// May be cut short and begun again.
+pub(super) fn add_order(engine: &Engine) -> Result<()> {
+    tracing::info!("the data directory has the format of version 0.1: its blocks are put in order");
+    let mut subjects = Vec::new();
+    engine.read()?.scan(SUBJECTS, &[], &[0xFF], |key, _| {
+        subjects.push(tables::read_subject(key)?);
+        Ok(true)
+    })?;
+    for subject in subjects {
+        let mut from = tables::block_key(&subject, 0);
+        let to = tables::block_key(&subject, u64::MAX);
+        loop {
+            let mut transaction = Transaction::begin(engine)?;
+            let mut blocks = Vec::new();
+            transaction.snapshot.scan(BLOCKS, &from, &to, |key, value| {
+                blocks.push((key.to_vec(), read_block(key, value)?));
+                Ok(blocks.len() < STEP)
+            })?;
+            let Some((last, _)) = blocks.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            let mut next = next_stream(&transaction.snapshot)?;
+            for (_, block) in blocks.iter_mut().filter(|(_, block)| block.stream_first == 0) {
+                block.stream_first = next;
+                next = block.stream_end();
+                transaction.place(&subject, block);
+            }
+            transaction.set_next_stream(next);
+            transaction.commit(engine)?;
+        }
+    }
+    let mut transaction = Transaction::begin(engine)?;
+    transaction.batch.put(FACTS, FACT_FORMAT, FORMAT.to_le_bytes());
+    transaction.commit(engine)
+}
