@@ -15,7 +15,7 @@ use crate::{
         SubjectRow,
         check::{self, Mode, Report, Summary},
     },
-    types::{Subject, SubjectFilter},
+    types::SubjectFilter,
 };
 
 const PAGE_DEFAULT: u32 = 1_000;
@@ -23,6 +23,9 @@ const PAGE_MAX: u32 = 10_000;
 
 /// Blocks that one transaction of a purge removes.
 const PURGE_STEP: usize = 500;
+
+/// Subjects that a purge by pattern looks up at a time.
+const PURGE_SUBJECTS: usize = 1_000;
 
 /// Looking after subjects over gRPC.
 #[derive(Clone)]
@@ -106,19 +109,43 @@ impl Admin {
     }
 
     async fn purge(&self, request: PurgeSubjectRequest) -> Result<PurgeSubjectResponse> {
-        let subject = Subject::parse("subject", &request.subject)?;
+        let filter = SubjectFilter::parse("subject", &request.subject)?;
         let metadata = &self.0.stores.metadata;
-        let row = metadata.subject(&subject).await?.ok_or_else(|| {
-            Error::NotFound(format!("'{subject}' has never had a message: see 'minitoolstream subjects' for the names"))
-        })?;
-        // Resolved once: what is published meanwhile stays.
-        let up_to = request.up_to_sequence.unwrap_or(row.last).min(row.last);
+        if let Some(subject) = filter.subject() {
+            let row = metadata.subject(&subject).await?.ok_or_else(|| {
+                let advice = "see 'minitoolstream subjects' for the names";
+                Error::NotFound(format!("'{subject}' has never had a message: {advice}"))
+            })?;
+            let purged = self.purge_one(&row, request.up_to_sequence, request.keep_last).await?;
+            return Ok(PurgeSubjectResponse { purged });
+        }
+        if request.up_to_sequence.is_some() {
+            let problem = "belongs to one subject: give one, or keep_last, or neither";
+            return Err(Error::invalid("up_to_sequence", problem));
+        }
+        let (mut purged, mut after) = (0, String::new());
+        loop {
+            let rows = metadata.subjects(&filter, &after, PURGE_SUBJECTS).await?;
+            for row in &rows {
+                purged += self.purge_one(row, None, request.keep_last).await?;
+            }
+            match rows.last() {
+                Some(row) if rows.len() == PURGE_SUBJECTS => row.subject.as_str().clone_into(&mut after),
+                _ => return Ok(PurgeSubjectResponse { purged }),
+            }
+        }
+    }
+
+    /// Its bounds are resolved once: what is published meanwhile stays.
+    async fn purge_one(&self, row: &SubjectRow, up_to: Option<u64>, keep_last: Option<u64>) -> Result<u64> {
+        let before_kept = row.last.saturating_sub(keep_last.unwrap_or(0));
+        let up_to = up_to.unwrap_or(row.last).min(before_kept);
         let mut purged = 0;
         loop {
-            let step = metadata.purge(&subject, up_to, PURGE_STEP, self.0.clock.now()).await?;
+            let step = self.0.stores.metadata.purge(&row.subject, up_to, PURGE_STEP, self.0.clock.now()).await?;
             purged += step.messages;
             if step.done {
-                return Ok(PurgeSubjectResponse { purged });
+                return Ok(purged);
             }
         }
     }

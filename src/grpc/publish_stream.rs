@@ -136,6 +136,7 @@ fn continues(run: &PublishAck, next: &PublishAck) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Published;
 
     #[test]
     fn acks_are_runs() {

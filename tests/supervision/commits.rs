@@ -36,6 +36,7 @@ impl Stage {
         let parts = Parts {
             stores: gated.stores.clone(),
             heads: heads.clone(),
+            rings: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             dedup_window: Duration::from_secs(60),
             metrics: metrics.clone(),
@@ -70,6 +71,7 @@ impl Stage {
             expires: None,
             message_id: id.map(|id| MessageId::parse("message_id", id).unwrap()),
             expected_last: None,
+            deliver_at: None,
         }];
         let blocks = batch::form(&drafts, &[false]);
         let (reply, results) = oneshot::channel();

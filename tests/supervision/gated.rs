@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use minitoolstream::{
-    block::PayloadKey,
+    block::{PayloadKey, ScanLimits, StreamScan},
     error::Result,
     store::{
-        Ack, BlockScan, Committed, Expired, Garbage, Group, MetadataStore, PayloadRow, Purged, Stores, SubjectRow,
-        embedded::Embedded,
+        Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
+        NewConsumer, PayloadRow, Purged, Stores, SubjectRow, embedded::Embedded,
     },
-    types::{DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
 use tokio::sync::Semaphore;
 
@@ -65,6 +65,42 @@ impl MetadataStore for Metadata {
 
     async fn blocks(&self, subject: &Subject, from: u64, blocks_max: usize, bytes_max: u64) -> Result<BlockScan> {
         self.inner.blocks(subject, from, blocks_max, bytes_max).await
+    }
+
+    async fn stream(&self, filter: &SubjectFilter, from: u64, limits: ScanLimits) -> Result<StreamScan> {
+        self.inner.stream(filter, from, limits).await
+    }
+
+    async fn stream_at(&self, filter: &SubjectFilter, time: Timestamp) -> Result<u64> {
+        self.inner.stream_at(filter, time).await
+    }
+
+    async fn create_consumer(&self, new: NewConsumer) -> Result<ConsumerView> {
+        self.inner.create_consumer(new).await
+    }
+
+    async fn consumer(&self, name: &ConsumerName) -> Result<Option<ConsumerView>> {
+        self.inner.consumer(name).await
+    }
+
+    async fn consumers(&self, after: &str, limit: usize) -> Result<Vec<ConsumerView>> {
+        self.inner.consumers(after, limit).await
+    }
+
+    async fn change_consumer(&self, name: &ConsumerName, change: ConsumerChange) -> Result<ConsumerView> {
+        self.inner.change_consumer(name, change).await
+    }
+
+    async fn move_message(&self, message: Move, now: Timestamp) -> Result<Option<u64>> {
+        self.inner.move_message(message, now).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Timestamp>> {
+        self.inner.next_due().await
+    }
+
+    async fn deliver_due(&self, now: Timestamp, limit: usize) -> Result<Due> {
+        self.inner.deliver_due(now, limit).await
     }
 
     async fn position(&self, durable: &DurableName, subject: &Subject) -> Result<u64> {

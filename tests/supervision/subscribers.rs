@@ -31,18 +31,26 @@ struct Frail {
     fails_at: u64,
     fails_by: Option<fn()>,
     failed: AtomicU64,
+    /// How many were told.
+    count: AtomicU64,
+    head: watch::Sender<u64>,
 }
 
 #[async_trait]
 impl Feed for Frail {
-    async fn advance(&self, from: u64) -> Option<Progress> {
+    async fn advance(&self) -> Option<Progress> {
+        let (seen, from) = (*self.head.borrow(), self.count.load(Ordering::SeqCst) + 1);
+        if from > seen {
+            return Some(Progress { seen, more: false });
+        }
         if let (Some(fail), true) = (self.fails_by, from == self.fails_at)
             && self.failed.fetch_add(1, Ordering::SeqCst) == 0
         {
             fail();
         }
         self.told.lock().unwrap().push(from);
-        Some(Progress { next: from + 1, more: false })
+        self.count.store(from, Ordering::SeqCst);
+        Some(Progress { seen, more: from < seen })
     }
 }
 
@@ -56,8 +64,8 @@ struct Subscription {
 
 impl Subscription {
     fn start(feed: Frail, threads: Arc<ThreadPool>, metrics: Metrics) -> Self {
-        let (feed, (head, is_head), ended) = (Arc::new(feed), watch::channel(0), CancellationToken::new());
-        let parts = Parts { feed: feed.clone(), next: Arc::new(1.into()), head: is_head, ended: ended.clone() };
+        let (feed, ended) = (Arc::new(feed), CancellationToken::new());
+        let parts = Parts { feed: feed.clone(), head: feed.head.subscribe(), ended: ended.clone() };
         let supervision = Supervision {
             name: "subscriber",
             policy: Policy::default(),
@@ -67,7 +75,7 @@ impl Subscription {
         };
         let (handle, alive) = supervise(supervision, move |bell| Subscriber::new(parts.clone(), bell));
         tokio::spawn(alive);
-        Self { feed, head, ended, _handle: handle }
+        Self { head: feed.head.clone(), feed, ended, _handle: handle }
     }
 
     fn told(&self) -> Vec<u64> {
