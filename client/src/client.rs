@@ -1,22 +1,22 @@
 use bytes::Bytes;
 use futures_util::Stream;
 use minitoolstream_proto::{
-    AckRequest, CheckRequest, CheckResponse, FetchRequest, GetLastSequenceRequest, ListSubjectsRequest, Notification,
-    PurgeSubjectRequest, ReadMessageRequest, ReadMessageResponse, SubjectInfo, SubscribeRequest,
+    self as proto, AckRequest, CheckRequest, CheckResponse, FetchLastRequest, FetchRequest, GetLastSequenceRequest,
+    ListSubjectsRequest, PurgeSubjectRequest, ReadMessageRequest, ReadMessageResponse, SubjectInfo, SubscribeRequest,
     admin_service_client::AdminServiceClient, egress_service_client::EgressServiceClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
-    Connect, Error, Fetch, Message, Messages, Notifications, Publisher, PublisherOptions, Result,
-    stream::{Notified, reopening},
+    Connect, Error, Fetch, Message, Messages, Notification, Notifications, Publisher, PublisherOptions, Result,
+    message::has_wildcards, stream::reopening,
 };
 
 /// Largest message that a response may carry: the broker's own limits are below.
 const DECODE_MAX: usize = 512 << 20;
 
 /// Data asked for in one message by default.
-const MESSAGE_BYTES: u32 = 16 << 20;
+pub(crate) const MESSAGE_BYTES: u32 = 16 << 20;
 
 /// A connection to a broker; cloning shares it.
 #[derive(Clone, Debug)]
@@ -56,10 +56,7 @@ impl Client {
         let follow = request.follow;
         let first = self.open_fetch(&request).await?;
         let stream = reopening(first, self.clone(), follow, move |client, last| {
-            let mut request = request.clone();
-            if let Some(Message { sequence, .. }) = last {
-                request.start_sequence = Some(sequence + 1);
-            }
+            let request = last.map_or_else(|| request.clone(), |last| Fetch::after(&request, last));
             Box::pin(async move { client.open_fetch(&request).await })
         });
         Ok(Messages::new(stream))
@@ -73,7 +70,24 @@ impl Client {
         stream.await
     }
 
+    /// Reads the last message of each subject that matches, in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad filter; what fails later comes through the stream.
+    pub async fn fetch_last(&self, filter: &str) -> Result<Messages> {
+        let request = FetchLastRequest { subject: filter.into(), max_message_bytes: MESSAGE_BYTES };
+        let stream = self.repeat(|| {
+            let (mut egress, request) = (self.egress(), request.clone());
+            async move { egress.fetch_last(request).await }
+        });
+        let messages = |message: Result<proto::Message, Status>| Ok(Message::from(message?));
+        Ok(Messages::new(futures_util::StreamExt::map(stream.await?, messages)))
+    }
+
     /// Tells when a subject has messages after the consumer's position; `durable` may be empty.
+    ///
+    /// The subject may hold wildcards if `after` is `None`. What was told may then be told again after a broken
+    /// connection.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a bad subject or name; what fails later comes through the stream.
@@ -82,7 +96,7 @@ impl Client {
         let first = self.open_subscribe(&request).await?;
         let stream = reopening(first, self.clone(), true, move |client, last| {
             let mut request = request.clone();
-            if let Some(Notified(sequence)) = last {
+            if let Some(Notification { sequence, .. }) = last.filter(|_| !has_wildcards(&request.subject)) {
                 request.start_sequence = Some(*sequence);
             }
             Box::pin(async move { client.open_subscribe(&request).await })
@@ -90,7 +104,7 @@ impl Client {
         Ok(Notifications::new(stream))
     }
 
-    async fn open_subscribe(&self, request: &SubscribeRequest) -> Result<Streaming<Notification>> {
+    async fn open_subscribe(&self, request: &SubscribeRequest) -> Result<Streaming<proto::Notification>> {
         let stream = self.repeat(|| {
             let (mut egress, request) = (self.egress(), request.clone());
             async move { egress.subscribe(request).await }
@@ -148,12 +162,26 @@ impl Client {
         Subjects { client: self.clone(), request: Some(request) }
     }
 
-    /// Removes messages of a subject, up to and including a sequence or all; gives how many.
+    /// Removes messages of a subject, up to and including a sequence or all; gives how many. The subject may hold
+    /// wildcards if `up_to` is `None`.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the subject never had a message.
     pub async fn purge(&self, subject: &str, up_to: Option<u64>) -> Result<u64> {
         let request = PurgeSubjectRequest { subject: subject.into(), up_to_sequence: up_to, keep_last: None };
+        self.purge_with(request).await
+    }
+
+    /// Removes all but the last messages, so many of each subject that matches; gives how many were removed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the subject never had a message.
+    pub async fn purge_but_last(&self, subject: &str, keep: u64) -> Result<u64> {
+        let request = PurgeSubjectRequest { subject: subject.into(), up_to_sequence: None, keep_last: Some(keep) };
+        self.purge_with(request).await
+    }
+
+    async fn purge_with(&self, request: PurgeSubjectRequest) -> Result<u64> {
         let response = self.repeat(|| {
             let (mut admin, request) = (self.admin(), request.clone());
             async move { admin.purge_subject(request).await }
@@ -170,7 +198,7 @@ impl Client {
         Ok(futures_util::StreamExt::map(stream, |event| event.map_err(Error::from)))
     }
 
-    fn egress(&self) -> EgressServiceClient<Channel> {
+    pub(crate) fn egress(&self) -> EgressServiceClient<Channel> {
         EgressServiceClient::new(self.channel.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
@@ -179,7 +207,7 @@ impl Client {
     }
 
     /// Repeats a call that changes nothing when it is repeated.
-    async fn repeat<T, F>(&self, call: impl Fn() -> F) -> Result<T>
+    pub(crate) async fn repeat<T, F>(&self, call: impl Fn() -> F) -> Result<T>
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {

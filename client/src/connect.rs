@@ -76,7 +76,7 @@ impl Connect {
         Ok(Client { channel: self.endpoint()?.connect_lazy(), connect: self })
     }
 
-    fn endpoint(&self) -> Result<Endpoint> {
+    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
         let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
             Error::Invalid(format!(
                 "'{}' is no address ({error}): give one such as http://127.0.0.1:50051",

@@ -36,6 +36,10 @@ pub enum Error {
         /// How long the broker asks to wait.
         retry_after: Duration,
     },
+    /// The message is no longer this worker's: it is, or will be, delivered again, maybe to another. Stop working on it.
+    /// What was said of it may have been done, or not.
+    #[error("{0}")]
+    LeaseLost(String),
     /// Stored bytes are damaged; the text names them.
     #[error("{0}")]
     DataLoss(String),
@@ -67,10 +71,20 @@ impl Error {
         Self::of_code(Code::from(error.code), error.message, retry_after)
     }
 
+    /// Why a broker did not do what was asked of a lease.
+    pub(crate) fn of_lease(code: i32, message: String) -> Self {
+        match Code::from(code) {
+            Code::FailedPrecondition => {
+                Self::LeaseLost(format!("the lease is over, the message is or will be delivered again ({message})"))
+            }
+            code => Self::of_code(code, message, None),
+        }
+    }
+
     fn of_code(code: Code, message: String, retry_after: Option<Duration>) -> Self {
         let retry_after = retry_after.unwrap_or(Duration::from_millis(100));
         match code {
-            Code::InvalidArgument | Code::OutOfRange => Self::Invalid(message),
+            Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => Self::Invalid(message),
             Code::NotFound => Self::NotFound(message),
             Code::Aborted => Self::Conflict(message),
             Code::ResourceExhausted => Self::Exhausted { message, retry_after },

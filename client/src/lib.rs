@@ -15,6 +15,35 @@
 //! # }
 //! ```
 //!
+//! Share work among the workers of a durable consumer; what fails is delivered again, and in the end dead-lettered:
+//!
+//! ```no_run
+//! # async fn resize(_: bytes::Bytes) -> Result<(), minitoolstream_client::Error> { Ok(()) }
+//! # async fn example() -> Result<(), minitoolstream_client::Error> {
+//! use minitoolstream_client::{Client, ConsumerSettings};
+//!
+//! let client = Client::connect("http://127.0.0.1:50051").await?;
+//! let consumer = client.consumer("resize").settings(ConsumerSettings::of("photos.>").max_deliver(5));
+//! consumer.for_each(8, |photo| async move { resize(photo.data().await?).await }).await
+//! # }
+//! ```
+//!
+//! Or take the messages one by one, and answer each:
+//!
+//! ```no_run
+//! # async fn example(client: minitoolstream_client::Client) -> Result<(), minitoolstream_client::Error> {
+//! use tokio_stream::StreamExt;
+//!
+//! let mut deliveries = client.consumer("resize").messages().await?;
+//! while let Some(delivery) = deliveries.next().await {
+//!     let delivery = delivery?;
+//!     println!("{} {}, attempt {}", delivery.message.subject, delivery.message.sequence, delivery.attempt);
+//!     delivery.ack().await?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Read what a durable consumer has not acknowledged yet, and acknowledge it:
 //!
 //! ```no_run
@@ -36,20 +65,32 @@
 //! `examples/` has both as programs. Connections are made when needed, and made again with a jittered back-off. What can be repeated safely is repeated:
 //! reads, acks, and publishes that carry a message id.
 
+mod answers;
 mod backoff;
 mod client;
 mod connect;
+mod consumer;
+mod deliveries;
+mod delivery;
 mod error;
+mod leases;
+mod link;
 mod message;
 mod publisher;
+mod settings;
 mod stream;
+mod worker;
 
 pub use backoff::Backoff;
 pub use client::{Client, Subjects};
 pub use connect::Connect;
+pub use consumer::{Consumer, Consumers, Redriven};
+pub use deliveries::Deliveries;
+pub use delivery::{Delivery, Settled};
 pub use error::{Error, Result};
 pub use message::{Fetch, Message, NewMessage, Published};
 /// The generated API underneath, for calls that this library does not wrap.
 pub use minitoolstream_proto as proto;
 pub use publisher::{Pending, Publisher, PublisherOptions};
-pub use stream::{Messages, Notifications};
+pub use settings::{ConsumerSettings, Start};
+pub use stream::{Messages, Notification, Notifications};

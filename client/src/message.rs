@@ -47,6 +47,14 @@ impl NewMessage {
         self
     }
 
+    /// Delivers the message at this time, not before: until then it has no sequence and nobody sees it. A time that has
+    /// passed is now. The time to live counts from then on. Not with [`expect_last_sequence`](Self::expect_last_sequence).
+    #[must_use]
+    pub fn deliver_at(mut self, at: SystemTime) -> Self {
+        self.request.deliver_at = Some(at.into());
+        self
+    }
+
     pub(crate) fn is_repeatable(&self) -> bool {
         !self.request.message_id.is_empty()
     }
@@ -61,10 +69,12 @@ impl NewMessage {
 /// A stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Its sequence in the subject.
+    /// Its sequence in the subject; 0 if it waits for its time.
     pub sequence: u64,
     /// True if the message id was known: this is the sequence of the first.
     pub duplicate: bool,
+    /// True if it waits for the time it is to be delivered at.
+    pub scheduled: bool,
 }
 
 /// A message as received.
@@ -81,6 +91,8 @@ pub struct Message {
     pub headers: HashMap<String, String>,
     /// When the broker accepted it.
     pub timestamp: SystemTime,
+    /// Its place in the order of all messages of the broker: grows with the sequence, with gaps.
+    pub stream_sequence: u64,
     size: u64,
 }
 
@@ -101,12 +113,15 @@ impl From<proto::Message> for Message {
             data: message.detached.is_none().then_some(message.data),
             headers: message.headers,
             timestamp: timestamp.unwrap_or(SystemTime::UNIX_EPOCH),
+            stream_sequence: message.stream_sequence,
             size,
         }
     }
 }
 
-/// What to fetch.
+/// What to fetch. A subject may hold wildcards (`*` one token, `>` the rest), except with
+/// [`from_sequence`](Self::from_sequence): messages of all that match then come in the order of
+/// [`Message::stream_sequence`].
 #[derive(Clone, Debug, Default)]
 pub struct Fetch {
     pub(crate) request: proto::FetchRequest,
@@ -123,6 +138,30 @@ impl Fetch {
     pub fn from_sequence(subject: impl Into<String>, sequence: u64) -> Self {
         let (subject, start_sequence) = (subject.into(), Some(sequence));
         Self { request: proto::FetchRequest { subject, start_sequence, ..Default::default() } }
+    }
+
+    /// Messages from a place in the order of all messages of the broker on; 1 is before all.
+    pub fn from_stream_sequence(subject: impl Into<String>, sequence: u64) -> Self {
+        let (subject, start_stream_sequence) = (subject.into(), Some(sequence));
+        Self { request: proto::FetchRequest { subject, start_stream_sequence, ..Default::default() } }
+    }
+
+    /// Messages that were published at or after a time.
+    pub fn from_time(subject: impl Into<String>, time: SystemTime) -> Self {
+        let (subject, start_time) = (subject.into(), Some(time.into()));
+        Self { request: proto::FetchRequest { subject, start_time, ..Default::default() } }
+    }
+
+    /// The same fetch, as it goes on after a message.
+    pub(crate) fn after(request: &proto::FetchRequest, last: &Message) -> proto::FetchRequest {
+        let mut request = proto::FetchRequest { start_time: None, ..request.clone() };
+        if has_wildcards(&request.subject) {
+            request.start_stream_sequence = Some(last.stream_sequence + 1);
+        } else {
+            request.start_stream_sequence = None;
+            request.start_sequence = Some(last.sequence + 1);
+        }
+        request
     }
 
     /// At most this many messages; without it 10, and any number when following.
@@ -144,5 +183,27 @@ impl Fetch {
     pub fn max_message_bytes(mut self, bytes: u32) -> Self {
         self.request.max_message_bytes = bytes;
         self
+    }
+}
+
+/// True if more than one subject may match.
+pub(crate) fn has_wildcards(subject: &str) -> bool {
+    subject.split('.').any(|token| matches!(token, "*" | ">"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_goes_on_after_the_last_message() {
+        let last: Message = proto::Message { sequence: 3, stream_sequence: 40, ..Default::default() }.into();
+        let one = Fetch::from_time("a.b", SystemTime::now()).request;
+        let next = Fetch::after(&one, &last);
+        assert_eq!((next.start_sequence, next.start_stream_sequence, next.start_time), (Some(4), None, None));
+        for pattern in ["a.*", ">"] {
+            let next = Fetch::after(&Fetch::from_stream_sequence(pattern, 1).request, &last);
+            assert_eq!((next.start_sequence, next.start_stream_sequence), (None, Some(41)));
+        }
     }
 }

@@ -297,7 +297,11 @@ impl InFlight {
             };
             let result = match &error {
                 Some(error) => Err(error.clone()),
-                None => Ok(Published { sequence: ack.first_sequence + offset, duplicate: ack.duplicate }),
+                None => {
+                    let PublishAck { first_sequence, duplicate, scheduled, .. } = ack;
+                    let sequence = if scheduled { 0 } else { first_sequence + offset };
+                    Ok(Published { sequence, duplicate, scheduled })
+                }
             };
             // The caller may have stopped waiting.
             let _ = entry.reply.send(result);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use minitoolstream_proto::Notification;
+use minitoolstream_proto as proto;
 use tonic::Streaming;
 
 use crate::{Client, Error, Message, Result};
@@ -32,32 +32,35 @@ impl Stream for Messages {
 
 /// Notifications as they arrive; they go on after a broken connection.
 pub struct Notifications {
-    stream: Pin<Box<dyn Stream<Item = Result<Notified>> + Send>>,
+    stream: Pin<Box<dyn Stream<Item = Result<Notification>> + Send>>,
+}
+
+/// A subject has something new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    /// The subject.
+    pub subject: String,
+    /// The latest sequence that can be read.
+    pub sequence: u64,
 }
 
 impl Notifications {
-    pub(crate) fn new(stream: impl Stream<Item = Result<Notified>> + Send + 'static) -> Self {
+    pub(crate) fn new(stream: impl Stream<Item = Result<Notification>> + Send + 'static) -> Self {
         Self { stream: Box::pin(stream) }
     }
 }
 
 impl Stream for Notifications {
-    /// The latest sequence that can be read.
-    type Item = Result<u64>;
+    type Item = Result<Notification>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let item = std::task::ready!(self.stream.as_mut().poll_next(cx));
-        Poll::Ready(item.map(|notified| notified.map(|Notified(sequence)| sequence)))
+        self.stream.as_mut().poll_next(cx)
     }
 }
 
-/// The sequence that a notification tells.
-#[derive(Clone, Copy)]
-pub(crate) struct Notified(pub(crate) u64);
-
-impl From<Notification> for Notified {
-    fn from(notification: Notification) -> Self {
-        Self(notification.sequence)
+impl From<proto::Notification> for Notification {
+    fn from(proto::Notification { subject, sequence }: proto::Notification) -> Self {
+        Self { subject, sequence }
     }
 }
 

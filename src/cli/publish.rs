@@ -287,7 +287,7 @@ impl Sent {
 
     fn print(&mut self, name: &str, published: Published) -> anyhow::Result<()> {
         self.stored += 1;
-        let Published { sequence, duplicate } = published;
+        let Published { sequence, duplicate, .. } = published;
         let name_shown: String = printable(name).collect();
         let line = match self.format {
             Format::Json if name.is_empty() => json!({ "sequence": sequence, "duplicate": duplicate }).to_string(),

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use futures_util::StreamExt;
 use minitoolstream::shutdown::Signals;
+use minitoolstream_client::Notification;
 use serde_json::json;
 
 use super::{
@@ -15,12 +16,12 @@ use super::{
 /// Goes on after a broken connection.
 #[derive(clap::Args)]
 pub(super) struct Subscribe {
-    /// What to watch.
+    /// What to watch; may hold wildcards.
     subject: String,
     /// Only what lies after the acked position of this durable consumer is new.
     #[arg(short, long, default_value = "")]
     durable: String,
-    /// Only what lies after this sequence is new.
+    /// Only what lies after this sequence is new. Not with wildcards.
     #[arg(long)]
     after: Option<u64>,
     /// Stop after this many notifications.
@@ -38,13 +39,11 @@ impl Subscribe {
         loop {
             tokio::select! {
                 notification = notifications.next() => {
-                    let Some(sequence) = notification else { return Ok(ExitCode::SUCCESS) };
-                    let sequence = sequence?;
+                    let Some(notification) = notification else { return Ok(ExitCode::SUCCESS) };
+                    let Notification { subject, sequence } = notification?;
                     match session.format {
-                        Format::Text => output::print_line(&format!("{}  up to {sequence}", self.subject))?,
-                        Format::Json => {
-                            output::print_json(&json!({ "subject": self.subject, "sequence": sequence }))?;
-                        }
+                        Format::Text => output::print_line(&format!("{subject}  up to {sequence}"))?,
+                        Format::Json => output::print_json(&json!({ "subject": subject, "sequence": sequence }))?,
                     }
                 }
                 _ = signals.next() => return Ok(ExitCode::SUCCESS),

@@ -101,7 +101,7 @@ impl Ledger {
     /// The broker acknowledged a message that was sent at `sent_at`, when `floor` was acknowledged.
     pub(crate) fn acknowledged(&self, spec: &Spec, published: Published, sent_at: u64, floor: u64) {
         let mut state = self.lock();
-        let Published { sequence, duplicate } = published;
+        let Published { sequence, duplicate, .. } = published;
         if sequence <= floor {
             let subject = spec.subject();
             state.fault(format!("'{subject}': {sequence} was acknowledged to a message sent after {floor} was"));
