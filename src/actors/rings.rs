@@ -16,6 +16,8 @@ pub struct Ring {
     pub count: u64,
     /// Not before this moment will anything be due.
     pub due: Timestamp,
+    /// True if the consumer is no more.
+    pub is_over: bool,
 }
 
 /// Wakes the workers of a consumer.
@@ -34,7 +36,7 @@ impl Rings {
         if watched.len() > 16 && watched.len().is_power_of_two() {
             watched.retain(|_, sender| !sender.is_closed());
         }
-        let silent = Ring { count: 0, due: Timestamp(u64::MAX) };
+        let silent = Ring { count: 0, due: Timestamp(u64::MAX), is_over: false };
         watched.entry(consumer.clone()).or_insert_with(|| watch::channel(silent).0).subscribe()
     }
 
@@ -56,6 +58,13 @@ impl Rings {
             ring.due = due;
             now || is_earlier
         });
+    }
+
+    /// Tells the workers of a consumer that it is no more.
+    pub fn end(&self, consumer: &ConsumerName) {
+        if let Some(sender) = self.lock().remove(consumer) {
+            sender.send_modify(|ring| ring.is_over = true);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<ConsumerName, watch::Sender<Ring>>> {

@@ -167,9 +167,14 @@ impl Consumers {
 
     async fn change(&self, given: &str, change: ConsumerChange) -> Result<ConsumerView> {
         let name = name("name", given)?;
+        let is_deletion = matches!(change, ConsumerChange::Delete);
         let view = self.0.stores.metadata.change_consumer(&name, change).await?;
-        // Its workers look at what it is now, or learn that it is no more.
-        self.0.rings.ring(&name, true, None);
+        if is_deletion {
+            self.0.rings.end(&name);
+        } else {
+            // Its workers look at what it is now.
+            self.0.rings.ring(&name, true, None);
+        }
         Ok(view)
     }
 

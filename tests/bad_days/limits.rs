@@ -78,7 +78,8 @@ async fn data_far_above_what_is_decoded_is_invalid_too() {
     }
     let mut admin = AdminServiceClient::connect(format!("http://{}", broker.ingress)).await.unwrap();
     let subject = "x".repeat(FAR);
-    let status = admin.purge_subject(PurgeSubjectRequest { subject, up_to_sequence: None, keep_last: None }).await.unwrap_err();
+    let status =
+        admin.purge_subject(PurgeSubjectRequest { subject, up_to_sequence: None, keep_last: None }).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     broker.stop().await;
 }
@@ -134,7 +135,10 @@ async fn subjects_that_are_none() {
             egress.read_message(ReadMessageRequest { subject: subject.clone(), sequence: 1 }).await.unwrap_err(),
             egress.get_last_sequence(GetLastSequenceRequest { subject: subject.clone() }).await.unwrap_err(),
             egress.ack_message(AckRequest { durable_name, subject: subject.clone(), sequence: 1 }).await.unwrap_err(),
-            admin.purge_subject(PurgeSubjectRequest { subject, up_to_sequence: None, keep_last: None }).await.unwrap_err(),
+            admin
+                .purge_subject(PurgeSubjectRequest { subject, up_to_sequence: None, keep_last: None })
+                .await
+                .unwrap_err(),
         ];
         for status in &refusals {
             assert_invalid(status, "subject");

@@ -219,7 +219,7 @@ impl Worker {
                     }
                     Err(_) => return,
                 },
-                () = session.emptied(), if !session.has_room() => {}
+                () = session.replanned() => {}
                 Ok(()) = self.head.changed() => session.look(),
                 Ok(()) = self.ring.changed() => session.ring(*self.ring.borrow_and_update()),
                 () = self.outlet.room(), if session.waits_for_room() => session.room(),

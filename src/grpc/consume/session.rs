@@ -53,8 +53,8 @@ pub(super) struct Session {
     /// Counts news.
     news: watch::Sender<u64>,
     inbox: Mutex<Inbox>,
-    /// Wakes whoever reads frames, when there is room for more.
-    emptied: Notify,
+    /// Wakes whoever attends to the stream, when what it waits for has changed.
+    replan: Notify,
     /// When something will be due, in milliseconds since 1970.
     due: AtomicU64,
     /// There may be something to deliver.
@@ -62,6 +62,7 @@ pub(super) struct Session {
     /// A page waits for room in the outlet.
     waits_for_room: AtomicBool,
     wants_beat: AtomicBool,
+    is_deleted: AtomicBool,
     is_draining: AtomicBool,
     is_finished: AtomicBool,
     last_sent: Mutex<Instant>,
@@ -105,11 +106,12 @@ impl Session {
             outlet,
             news: watch::channel(0).0,
             inbox: Mutex::default(),
-            emptied: Notify::new(),
+            replan: Notify::new(),
             due: AtomicU64::new(u64::MAX),
             is_hungry: AtomicBool::new(true),
             waits_for_room: AtomicBool::new(false),
             wants_beat: AtomicBool::new(false),
+            is_deleted: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
             is_finished: AtomicBool::new(false),
             last_sent: Mutex::new(Instant::now()),
@@ -141,9 +143,10 @@ impl Session {
         self.lock_inbox().has_room()
     }
 
-    /// Completes when frames were carried out.
-    pub(super) async fn emptied(&self) {
-        self.emptied.notified().await;
+    /// Completes when [`due`](Self::due), [`has_room`](Self::has_room) or [`waits_for_room`](Self::waits_for_room) may
+    /// have changed.
+    pub(super) async fn replanned(&self) {
+        self.replan.notified().await;
     }
 
     /// There may be something to deliver.
@@ -154,7 +157,8 @@ impl Session {
 
     /// The consumer was changed, or has something, now or later.
     pub(super) fn ring(&self, ring: Ring) {
-        self.due.fetch_min(ring.due.0, Ordering::AcqRel);
+        self.look_at(ring.due);
+        self.is_deleted.fetch_or(ring.is_over, Ordering::AcqRel);
         self.look();
     }
 
@@ -219,9 +223,14 @@ impl Session {
 
     /// One look: carries out answers, leases what the worker takes, and sends it.
     async fn step(&self, work: &mut Work) -> Result<Look> {
+        if self.is_deleted.load(Ordering::Acquire) {
+            return Err(Error::NotFound(format!("consumer '{}' was deleted", self.consumer)));
+        }
         let now = self.broker.clock.now();
+        // Read first: the last frame was received before it was set.
+        let is_finished = self.is_finished.load(Ordering::Acquire);
         let mut answers = self.lock_inbox().take(&mut work.window, ANSWERS_MAX);
-        self.emptied.notify_one();
+        self.replan.notify_one();
         work.told.refused.append(&mut answers.refused);
         let has_room = self.outlet.has_room();
         let is_draining = self.is_draining.load(Ordering::Acquire);
@@ -270,10 +279,11 @@ impl Session {
             more |= self.hand_over(work, page, is_draining);
         } else if work.has_news() || self.is_hungry.load(Ordering::Acquire) {
             self.waits_for_room.store(true, Ordering::Release);
+            self.replan.notify_one();
         }
         let is_idle = work.settles.is_empty() && !work.has_news() && !more;
         let is_drained = is_draining && work.window.count() == 0;
-        let ends = is_idle && (is_drained || self.is_finished.load(Ordering::Acquire));
+        let ends = is_idle && (is_drained || is_finished);
         Ok(if ends { Look::End } else { Look::Go(more) })
     }
 
@@ -305,7 +315,7 @@ impl Session {
         work.told.settled.extend(runs(done));
         self.broker.metrics.dead_letters(letters.len() as u64);
         if let Some(due) = next_due {
-            self.due.fetch_min(due.0, Ordering::AcqRel);
+            self.look_at(due);
         }
         let got_some = !got.is_empty();
         work.ready.extend(got);
@@ -356,8 +366,13 @@ impl Session {
 
     /// Looks again after a while.
     fn pause(&self) {
-        let at = self.broker.clock.now().after(PAUSE);
-        self.due.fetch_min(at.0, Ordering::AcqRel);
+        self.look_at(self.broker.clock.now().after(PAUSE));
+    }
+
+    fn look_at(&self, due: Timestamp) {
+        if self.due.fetch_min(due.0, Ordering::AcqRel) > due.0 {
+            self.replan.notify_one();
+        }
     }
 
     fn tell(&self) {
