@@ -75,7 +75,25 @@ impl Client {
     /// # Errors
     /// [`Error::Invalid`] for a bad filter; what fails later comes through the stream.
     pub async fn fetch_last(&self, filter: &str) -> Result<Messages> {
-        let request = FetchLastRequest { subject: filter.into(), max_message_bytes: MESSAGE_BYTES };
+        self.fetch_last_within(filter, MESSAGE_BYTES).await
+    }
+
+    /// The place of the last message of all subjects that match, in the order of all messages; 0 if there is none.
+    /// Reads the last message of each subject, without large data.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a bad filter.
+    pub async fn last_stream_sequence(&self, filter: &str) -> Result<u64> {
+        let mut messages = self.fetch_last_within(filter, 1).await?;
+        let mut last = 0;
+        while let Some(message) = futures_util::StreamExt::next(&mut messages).await {
+            last = last.max(message?.stream_sequence);
+        }
+        Ok(last)
+    }
+
+    async fn fetch_last_within(&self, filter: &str, max_message_bytes: u32) -> Result<Messages> {
+        let request = FetchLastRequest { subject: filter.into(), max_message_bytes };
         let stream = self.repeat(|| {
             let (mut egress, request) = (self.egress(), request.clone());
             async move { egress.fetch_last(request).await }

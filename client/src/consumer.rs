@@ -1,20 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
-use minitoolstream_proto::{
-    ConsumerInfo, ConsumerRequest, CreateConsumerRequest, ListConsumersRequest, RedriveRequest, ResetConsumerRequest,
-    UpdateConsumerRequest, consumer_service_client::ConsumerServiceClient,
-};
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
-use tonic::transport::Channel;
 
 use crate::{
-    Client, ConsumerSettings, Deliveries, Delivery, Error, Result, Start, answers::Answer, client::MESSAGE_BYTES,
-    worker::Opening,
+    Client, ConsumerSettings, Deliveries, Delivery, Result, answers::Answer, client::MESSAGE_BYTES, worker::Opening,
 };
-
-/// Most dead letters that one request names.
-const REDRIVEN_MAX: usize = 10_000;
 
 /// How long the last answers may take to be confirmed when work ends.
 const CONFIRMING_MAX: Duration = Duration::from_secs(30);
@@ -23,8 +14,8 @@ const CONFIRMING_MAX: Duration = Duration::from_secs(30);
 /// of them at a time, and delivered again until one says that it is done.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    client: Client,
-    opening: Opening,
+    pub(crate) client: Client,
+    pub(crate) opening: Opening,
 }
 
 impl Client {
@@ -44,50 +35,6 @@ impl Client {
         };
         Consumer { client: self.clone(), opening }
     }
-
-    /// Lists durable consumers in the order of their names, page by page.
-    pub fn consumers(&self) -> Consumers {
-        Consumers { client: self.clone(), request: Some(ListConsumersRequest::default()) }
-    }
-
-    /// Publishes dead letters of a subject to where they came from, or to another subject, and removes them. Those of
-    /// the given sequences, or all if there are none.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for a bad subject. Repeating the call after another error is safe: each letter moves once.
-    pub async fn redrive(&self, subject: &str, sequences: &[u64], to: Option<&str>) -> Result<Redriven> {
-        let mut redriven = Redriven::default();
-        let all: &[u64] = &[];
-        let parts = sequences.chunks(REDRIVEN_MAX).chain(sequences.is_empty().then_some(all));
-        for part in parts {
-            let request = RedriveRequest {
-                subject: subject.into(),
-                sequences: part.into(),
-                to_subject: to.unwrap_or_default().into(),
-            };
-            let response = self.repeat(|| {
-                let (mut service, request) = (self.consumer_service(), request.clone());
-                async move { service.redrive(request).await }
-            });
-            let response = response.await?;
-            redriven.count += response.redriven;
-            redriven.not_found.extend(response.not_found);
-        }
-        Ok(redriven)
-    }
-
-    fn consumer_service(&self) -> ConsumerServiceClient<Channel> {
-        ConsumerServiceClient::new(self.channel.clone())
-    }
-}
-
-/// What a redrive did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Redriven {
-    /// How many letters were published again.
-    pub count: u64,
-    /// Sequences that were asked for and hold no dead letter.
-    pub not_found: Vec<u64>,
 }
 
 /// How this worker takes messages.
@@ -203,149 +150,5 @@ impl Consumer {
         while handlers.join_next().await.is_some() {}
         let drained = deliveries.drain(CONFIRMING_MAX).await;
         failure.map_or(drained, Err)
-    }
-}
-
-/// Looking after the consumer.
-impl Consumer {
-    /// Creates it. Creating one that exists with the same settings changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if the settings are bad, or those of the one that exists are others.
-    pub async fn create(&self, settings: ConsumerSettings) -> Result<ConsumerInfo> {
-        let request = CreateConsumerRequest { name: self.opening.name.clone(), settings: Some(settings.settings) };
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), request.clone());
-            async move { service.create_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Its settings and books.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
-    pub async fn info(&self) -> Result<ConsumerInfo> {
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), self.request());
-            async move { service.get_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Replaces the settings that are given; start from [`ConsumerSettings::unchanged`].
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] for bad settings, and for a filter or start; [`Error::NotFound`].
-    pub async fn update(&self, settings: ConsumerSettings) -> Result<ConsumerInfo> {
-        let request = UpdateConsumerRequest { name: self.opening.name.clone(), settings: Some(settings.settings) };
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), request.clone());
-            async move { service.update_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Stops deliveries; what is out may still be settled.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
-    pub async fn pause(&self) -> Result<ConsumerInfo> {
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), self.request());
-            async move { service.pause_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Goes on with deliveries.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
-    pub async fn resume(&self) -> Result<ConsumerInfo> {
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), self.request());
-            async move { service.resume_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Begins anew, at its own start or another: what is out is lost to its workers, and its books are empty.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none of this name, [`Error::Invalid`] for a start that its filter cannot have.
-    pub async fn reset(&self, start: Option<Start>) -> Result<ConsumerInfo> {
-        let request = ResetConsumerRequest { name: self.opening.name.clone(), start: start.map(Into::into) };
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), request.clone());
-            async move { service.reset_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// Removes it and ends its streams. Its dead letters stay until they expire.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is none of this name (any more).
-    pub async fn delete(&self) -> Result<()> {
-        let call = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), self.request());
-            async move { service.delete_consumer(request).await }
-        });
-        call.await
-    }
-
-    /// The subject that its dead letters go to.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no consumer of this name.
-    pub async fn dead_letter_subject(&self) -> Result<String> {
-        let settings = self.info().await?.settings.unwrap_or_default();
-        settings
-            .dead_letter_subject
-            .filter(|subject| !subject.is_empty())
-            .ok_or_else(|| Error::NotFound(format!("consumer '{}' has no subject for dead letters", self.opening.name)))
-    }
-
-    /// Publishes its dead letters again: those of the given sequences of its dead-letter subject, or all if there are
-    /// none, to where they came from or to another subject.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if there is no consumer of this name; those of [`Client::redrive`].
-    pub async fn redrive(&self, sequences: &[u64], to: Option<&str>) -> Result<Redriven> {
-        let subject = self.dead_letter_subject().await?;
-        self.client.redrive(&subject, sequences, to).await
-    }
-
-    fn request(&self) -> ConsumerRequest {
-        ConsumerRequest { name: self.opening.name.clone() }
-    }
-}
-
-/// Pages of a listing.
-#[derive(Debug)]
-pub struct Consumers {
-    client: Client,
-    request: Option<ListConsumersRequest>,
-}
-
-impl Consumers {
-    /// The next page; `None` after the last.
-    ///
-    /// # Errors
-    /// If the broker cannot be reached.
-    pub async fn next_page(&mut self) -> Result<Option<Vec<ConsumerInfo>>> {
-        let Some(request) = self.request.take() else {
-            return Ok(None);
-        };
-        let response = self.client.repeat(|| {
-            let (mut service, request) = (self.client.consumer_service(), request.clone());
-            async move { service.list_consumers(request).await }
-        });
-        let response = response.await?;
-        if !response.next_page_token.is_empty() {
-            self.request = Some(ListConsumersRequest { page_token: response.next_page_token, ..request });
-        }
-        Ok(Some(response.consumers))
     }
 }

@@ -19,6 +19,7 @@ use minitoolstream_proto::{Delivery, LeaseRefused, LeaseRun};
 use crate::{
     Error, Result,
     answers::{Answer, Answers},
+    lease::{Asker, Slot, State},
 };
 
 /// What holds for all leases of a stream.
@@ -50,53 +51,6 @@ pub(crate) struct Leases {
     reader: Option<Waker>,
     /// To be woken without the lock.
     wakers: Vec<Waker>,
-}
-
-#[derive(Debug)]
-struct Slot {
-    state: State,
-    arrived: Instant,
-    asker: Asker,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Waiting,
-    Out,
-    Answered,
-    /// Answered, with all that came before it.
-    AnsweredUpTo,
-    /// Done with a later one.
-    Covered,
-    Released,
-    Lost,
-    Gone,
-}
-
-/// Who wants to know what became of an answer.
-#[derive(Debug)]
-enum Asker {
-    Nobody,
-    Somebody,
-    Waiting(Waker),
-}
-
-impl State {
-    fn is_answered(self) -> bool {
-        matches!(self, Self::Answered | Self::AnsweredUpTo | Self::Covered)
-    }
-
-    fn is_held(self) -> bool {
-        matches!(self, Self::Waiting | Self::Out)
-    }
-}
-
-impl Slot {
-    /// Ends the lease; gives who wants to know.
-    fn leave(&mut self) -> Asker {
-        self.state = State::Gone;
-        std::mem::replace(&mut self.asker, Asker::Nobody)
-    }
 }
 
 impl Leases {

@@ -65,14 +65,17 @@
 //! `examples/` has both as programs. Connections are made when needed, and made again with a jittered back-off. What can be repeated safely is repeated:
 //! reads, acks, and publishes that carry a message id.
 
+mod administration;
 mod answers;
 mod backoff;
 mod client;
 mod connect;
 mod consumer;
+mod dead_letters;
 mod deliveries;
 mod delivery;
 mod error;
+mod lease;
 mod leases;
 mod link;
 mod message;
@@ -81,10 +84,12 @@ mod settings;
 mod stream;
 mod worker;
 
+pub use administration::Consumers;
 pub use backoff::Backoff;
 pub use client::{Client, Subjects};
 pub use connect::Connect;
-pub use consumer::{Consumer, Consumers, Redriven};
+pub use consumer::Consumer;
+pub use dead_letters::Redriven;
 pub use deliveries::Deliveries;
 pub use delivery::{Delivery, Settled};
 pub use error::{Error, Result};

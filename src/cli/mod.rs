@@ -4,12 +4,22 @@ mod ack;
 mod bench;
 mod check;
 mod config;
+mod consume;
+mod consumer;
+mod dlq;
+mod exec;
 mod fetch;
+mod lag;
+mod moment;
 mod output;
 mod publish;
+mod purge;
 mod serve;
+mod settings;
+mod sink;
 mod subjects;
 mod subscribe;
+mod tail;
 
 use std::process::ExitCode;
 
@@ -49,11 +59,15 @@ enum Command {
     Serve(serve::Serve),
     Publish(publish::Publish),
     Fetch(fetch::Fetch),
-    Tail(fetch::Tail),
+    Tail(tail::Tail),
     Subscribe(subscribe::Subscribe),
     Ack(ack::Ack),
+    Consume(consume::Consume),
+    Consumer(consumer::Consumer),
+    Lag(lag::Lag),
+    Dlq(dlq::Dlq),
     Subjects(subjects::Subjects),
-    Purge(subjects::Purge),
+    Purge(purge::Purge),
     Check(check::Check),
     Bench(bench::Bench),
     Config(config::Config),
@@ -92,6 +106,10 @@ pub(crate) fn run() -> ExitCode {
         Command::Tail(tail) => in_runtime(tail.run(session)),
         Command::Subscribe(subscribe) => in_runtime(subscribe.run(session)),
         Command::Ack(ack) => in_runtime(ack.run(session)),
+        Command::Consume(consume) => in_runtime(consume.run(session)),
+        Command::Consumer(consumer) => in_runtime(consumer.run(session)),
+        Command::Lag(lag) => in_runtime(lag.run(session)),
+        Command::Dlq(dlq) => in_runtime(dlq.run(session)),
         Command::Subjects(subjects) => in_runtime(subjects.run(session)),
         Command::Purge(purge) => in_runtime(purge.run(session)),
         Command::Check(check) => in_runtime(check.run(session)),

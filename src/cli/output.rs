@@ -91,6 +91,9 @@ pub(super) fn message_json(message: &Message) -> Value {
         "headers": message.headers,
         "size": message.size(),
     });
+    if message.stream_sequence > 0 {
+        value["stream_sequence"] = message.stream_sequence.into();
+    }
     if let Some(data) = &message.data {
         match std::str::from_utf8(data) {
             Ok(text) => value["text"] = text.into(),

@@ -3,7 +3,7 @@ use std::{
     io::BufRead,
     path::{Component, Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -15,7 +15,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Session,
+    Session, moment,
     output::{self, Format, printable},
 };
 
@@ -28,6 +28,7 @@ Examples:
   minitoolstream publish orders.new --data '{\"id\": 1}' -H content-type=application/json
   minitoolstream publish photos a.jpg b.jpg --ttl 7d
   minitoolstream publish site --recursive ./public
+  minitoolstream publish reminders --data 'call back' --delay 30m
   journalctl -f | minitoolstream publish logs.system --lines")]
 pub(super) struct Publish {
     /// Where to publish: tokens separated by dots.
@@ -55,6 +56,12 @@ pub(super) struct Publish {
     /// Publish only if this is the subject's last sequence (0: it never had a message).
     #[arg(long)]
     expect_last: Option<u64>,
+    /// Deliver at this time, not before, such as 2025-01-31T12:00:00Z.
+    #[arg(long, value_parser = moment::at, conflicts_with = "expect_last")]
+    at: Option<SystemTime>,
+    /// Deliver after this long, not before, such as 30m.
+    #[arg(long, value_parser = humantime::parse_duration, conflicts_with_all = ["at", "expect_last"])]
+    delay: Option<Duration>,
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -98,7 +105,7 @@ impl Publish {
             Some(data) => Bytes::from(data.clone()),
             None => read_stdin().await?,
         };
-        sent.add("", publisher.send(self.message(data, None)).await).await
+        sent.add("", publisher.send(self.message(data, None)?).await).await
     }
 
     async fn publish_files(&self, publisher: &Publisher, sent: &mut Sent) -> anyhow::Result<()> {
@@ -111,7 +118,7 @@ impl Publish {
             let kind = mime_guess::from_path(&source.file).first_or_octet_stream();
             // A position would name another file once one is added or removed before it.
             let part = several.then(|| digest(&source.name, &data));
-            let message = self.message(data.into(), part.as_deref());
+            let message = self.message(data.into(), part.as_deref())?;
             let message = message.header("path", source.name.clone()).header("content-type", kind.to_string());
             sent.add(&source.name, publisher.send(message).await).await?;
             sent.progress.inc(1);
@@ -136,7 +143,7 @@ impl Publish {
                     let Some(line) = line else { break };
                     number += 1;
                     let line = line.context("standard input cannot be read as lines of text")?;
-                    sent.add("", publisher.send(self.message(line.into(), Some(&number.to_string()))).await).await?;
+                    sent.add("", publisher.send(self.message(line.into(), Some(&number.to_string()))?).await).await?;
                     sent.progress.inc(1);
                 }
                 // The next line may be long in coming.
@@ -146,7 +153,7 @@ impl Publish {
         Ok(())
     }
 
-    fn message(&self, data: Bytes, part: Option<&str>) -> NewMessage {
+    fn message(&self, data: Bytes, part: Option<&str>) -> anyhow::Result<NewMessage> {
         let mut message = NewMessage::new(&self.subject, data);
         for (name, value) in &self.headers {
             message = message.header(name, value);
@@ -160,7 +167,10 @@ impl Publish {
         if let Some(sequence) = self.expect_last {
             message = message.expect_last_sequence(sequence);
         }
-        message
+        if let Some(at) = self.at.map(Ok).or_else(|| self.delay.map(moment::after)) {
+            message = message.deliver_at(at?);
+        }
+        Ok(message)
     }
 
     fn sources(&self) -> anyhow::Result<Vec<Source>> {
@@ -287,11 +297,20 @@ impl Sent {
 
     fn print(&mut self, name: &str, published: Published) -> anyhow::Result<()> {
         self.stored += 1;
-        let Published { sequence, duplicate, .. } = published;
+        let Published { sequence, duplicate, scheduled } = published;
         let name_shown: String = printable(name).collect();
         let line = match self.format {
-            Format::Json if name.is_empty() => json!({ "sequence": sequence, "duplicate": duplicate }).to_string(),
-            Format::Json => json!({ "sequence": sequence, "duplicate": duplicate, "path": name }).to_string(),
+            Format::Json => {
+                let mut value = json!({ "sequence": sequence, "duplicate": duplicate });
+                if scheduled {
+                    value = json!({ "scheduled": true });
+                }
+                if !name.is_empty() {
+                    value["path"] = name.into();
+                }
+                value.to_string()
+            }
+            Format::Text if scheduled => format!("scheduled  {name_shown}"),
             Format::Text if duplicate => format!("{sequence} (duplicate)  {name_shown}"),
             Format::Text => format!("{sequence}  {name_shown}"),
         };

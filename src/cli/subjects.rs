@@ -1,6 +1,5 @@
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::bail;
 use minitoolstream_client::proto::SubjectInfo;
 use serde_json::json;
 
@@ -17,21 +16,6 @@ pub(super) struct Subjects {
     /// Only those that match: '*' is one token, '>' the rest.
     #[arg(default_value = "")]
     filter: String,
-}
-
-/// Removes messages of a subject.
-///
-/// Its sequences go on where they were.
-#[derive(clap::Args)]
-pub(super) struct Purge {
-    /// The subject.
-    subject: String,
-    /// Only messages up to and including this sequence.
-    #[arg(long)]
-    up_to: Option<u64>,
-    /// Do not ask.
-    #[arg(short, long)]
-    yes: bool,
 }
 
 impl Subjects {
@@ -51,33 +35,6 @@ impl Subjects {
             output::print_line(&output::table(&header, &[1, 2, 3, 4, 5, 6], rows))?;
         }
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-impl Purge {
-    pub(super) async fn run(self, session: Session) -> anyhow::Result<ExitCode> {
-        if !self.yes {
-            confirm(&self.subject)?;
-        }
-        let purged = session.connect().await?.purge(&self.subject, self.up_to).await?;
-        match session.format {
-            Format::Text => output::print_line(&format!("{purged} messages of {} purged", self.subject))?,
-            Format::Json => output::print_json(&json!({ "purged": purged }))?,
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn confirm(subject: &str) -> anyhow::Result<()> {
-    if !std::io::stdin().is_terminal() {
-        bail!("nobody can be asked here: add --yes to purge '{subject}'");
-    }
-    eprint!("Purge messages of '{subject}'? This cannot be undone. [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => bail!("nothing was purged"),
     }
 }
 

@@ -20,6 +20,21 @@ fn help_of_each_command() {
         "tail",
         "subscribe",
         "ack",
+        "consume",
+        "consumer",
+        "consumer create",
+        "consumer get",
+        "consumer list",
+        "consumer update",
+        "consumer pause",
+        "consumer resume",
+        "consumer reset",
+        "consumer delete",
+        "lag",
+        "dlq",
+        "dlq list",
+        "dlq show",
+        "dlq redrive",
         "subjects",
         "purge",
         "check",
@@ -28,7 +43,7 @@ fn help_of_each_command() {
         "completions",
     ];
     for command in commands {
-        insta::assert_snapshot!(command, snapshot_of(&[&format!("{command} --help")]));
+        insta::assert_snapshot!(command.replace(' ', "_"), snapshot_of(&[&format!("{command} --help")]));
     }
 }
 
@@ -45,7 +60,19 @@ fn wrong_arguments_are_explained() {
         "fetch orders --from 1 --durable d",
         "fetch orders --raw --to out",
         "fetch orders --limit 0",
+        "fetch orders --since soon",
+        "fetch orders --last --all",
+        "fetch 'orders.*' --from 1",
         "tail orders --limit 0",
+        "publish orders --data x --at noon",
+        "publish orders --data x --delay 1h --expect-last 3",
+        "consume c --start new",
+        "consume c --filter a --start first",
+        "consume c --exec true --raw",
+        "consume c --concurrency 2",
+        "consumer create c",
+        "dlq redrive c",
+        "purge orders --keep 1 --up-to 1",
         "ack d orders first",
         "config --check --reference",
         "completions tcsh",

@@ -1,22 +1,52 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use minitoolstream_client::{Connect, Fetch, NewMessage};
+use futures_util::{StreamExt, stream::BoxStream};
+use minitoolstream_client::{Connect, ConsumerSettings, Delivery, Fetch, NewMessage, Result};
 
 use super::load::{Measured, SUBJECT, histogram, micros};
 
-/// Publishes at a steady rate and measures the time until a following reader on another connection has each message.
-pub(super) async fn end_to_end(address: &str, bytes: usize, rate: u32, duration: Duration) -> anyhow::Result<Measured> {
+/// Who waits for the messages.
+#[derive(Clone, Copy)]
+pub(super) enum Reader {
+    /// A read that follows.
+    Following,
+    /// A worker of a durable consumer, which acks each message.
+    Worker,
+}
+
+/// Publishes at a steady rate and measures the time until a reader on another connection has each message.
+pub(super) async fn end_to_end(
+    address: &str,
+    kind: Reader,
+    bytes: usize,
+    rate: u32,
+    duration: Duration,
+) -> anyhow::Result<Measured> {
     let reader = Connect::to(address).connect().await?;
     let publisher = Connect::to(address).connect().await?.publisher();
     let count = rate.saturating_mul(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1));
-    let mut messages = reader.fetch(Fetch::from_sequence(SUBJECT, 1).follow().limit(count)).await?;
+    let mut datas: BoxStream<'_, Result<Option<Bytes>>> = match kind {
+        Reader::Following => {
+            let messages = reader.fetch(Fetch::from_sequence(SUBJECT, 1).follow().limit(count)).await?;
+            messages.map(|message| Ok(message?.data)).boxed()
+        }
+        Reader::Worker => {
+            let consumer = reader.consumer("bench").settings(ConsumerSettings::of(SUBJECT));
+            let acked = |delivery: Result<Delivery>| {
+                let delivery = delivery?;
+                let data = delivery.message.data.clone();
+                delivery.ack_nowait();
+                Ok(data)
+            };
+            consumer.messages().await?.map(acked).take(count as usize).boxed()
+        }
+    };
     let started = Instant::now();
     let reading = tokio::spawn(async move {
         let mut latency = histogram();
-        while let Some(message) = messages.next().await {
-            let sent = message?.data.and_then(|data| Some(u64::from_le_bytes(data.get(..8)?.try_into().ok()?)));
+        while let Some(data) = datas.next().await {
+            let sent = data?.and_then(|data| Some(u64::from_le_bytes(data.get(..8)?.try_into().ok()?)));
             let sent = Duration::from_nanos(sent.unwrap_or_default());
             latency.saturating_record(micros(started.elapsed().saturating_sub(sent)));
         }

@@ -4,6 +4,7 @@ mod echo;
 mod latency;
 mod load;
 mod server;
+mod work;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -27,11 +28,13 @@ Scenarios:
   c   publish 10 KiB, 10 clients, 64 in flight each
   d   read back what a and c stored, with an ack for every 1,000 messages
   e   1 KiB at 1,000 messages/s: time from publish to a following reader
+  f   consume what a stored, with an ack for each message
+  g   1 KiB at 1,000 messages/s: time from publish to a worker that acks each message
 Without --remote a broker is started for each run, on a fresh data directory, and each publishing scenario is repeated \
 against a bare gRPC service that acknowledges without storing: the ceiling of this machine.")]
 pub(super) struct Bench {
     /// Which scenarios to run.
-    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e'], value_parser = scenario)]
+    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'g'], value_parser = scenario)]
     scenarios: Vec<char>,
     /// How long each scenario runs.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
@@ -49,8 +52,8 @@ pub(super) struct Bench {
 
 fn scenario(text: &str) -> Result<char, String> {
     match text.chars().next() {
-        Some(name @ 'a'..='e') if text.len() == 1 => Ok(name),
-        _ => Err("choose from a, b, c, d and e".into()),
+        Some(name @ 'a'..='g') if text.len() == 1 => Ok(name),
+        _ => Err("choose from a, b, c, d, e, f and g".into()),
     }
 }
 
@@ -98,14 +101,27 @@ impl Bench {
                 self.reading("d read 100 B", small, session).await?,
                 self.reading("d read 10 KiB", piped, session).await?,
             ],
-            _ => {
-                let server = self.server(session)?;
-                let before = server.usage();
-                let measured = latency::end_to_end(server.address(), 1 << 10, 1000, self.duration).await?;
-                let used = server.used_since(before, measured.elapsed);
-                vec![Row { what: "e 1 KiB at 1,000/s", measured, server: used, ceiling: None }]
-            }
+            'f' => vec![self.consuming("f consume 100 B, ack each", small, session).await?],
+            'e' => vec![self.end_to_end("e 1 KiB at 1,000/s", latency::Reader::Following, session).await?],
+            _ => vec![self.end_to_end("g 1 KiB at 1,000/s, leased", latency::Reader::Worker, session).await?],
         })
+    }
+
+    async fn end_to_end(&self, what: &'static str, reader: latency::Reader, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        let before = server.usage();
+        let measured = latency::end_to_end(server.address(), reader, 1 << 10, 1000, self.duration).await?;
+        let used = server.used_since(before, measured.elapsed);
+        Ok(Row { what, measured, server: used, ceiling: None })
+    }
+
+    async fn consuming(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        load.run(server.address(), self.duration).await?;
+        let before = server.usage();
+        let measured = work::consume(server.address(), load.bytes).await?;
+        let used = server.used_since(before, measured.elapsed);
+        Ok(Row { what, measured, server: used, ceiling: None })
     }
 
     async fn publishing(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
