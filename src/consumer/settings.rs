@@ -38,7 +38,7 @@ pub enum Start {
     New,
     /// With this sequence of its one subject.
     Sequence(u64),
-    /// With this stream sequence.
+    /// With this stream sequence; one that is not given yet stands for the next.
     StreamSequence(u64),
     /// With what was stored at or after this time, in milliseconds since 1970.
     Time(u64),

@@ -160,13 +160,18 @@ impl Consumer {
         for _ in 0..LAG_SCANS_MAX {
             let scan = source.scan(&self.settings.filter, cursor, ScanLimits { bytes: u64::MAX, ..SCAN })?;
             if let Some(last) = scan.last {
-                let floor = scan.blocks.first().map_or(last + 1, |located| located.floor.max(located.block.first));
-                lag.pending = (last + 1).saturating_sub(self.next_sequence.max(floor));
-                return Ok(lag);
-            }
-            lag.pending += scan.blocks.iter().map(|located| live_from(located, cursor)).sum::<u64>();
-            if scan.is_end {
-                return Ok(lag);
+                // Blocks that lie before the sequence that it began with say nothing.
+                let first = scan.blocks.iter().find(|located| located.block.end() > self.next_sequence);
+                if first.is_some() || scan.is_end {
+                    let floor = first.map_or(last + 1, |located| located.floor.max(located.block.first));
+                    lag.pending = (last + 1).saturating_sub(self.next_sequence.max(floor));
+                    return Ok(lag);
+                }
+            } else {
+                lag.pending += scan.blocks.iter().map(|located| live_from(located, cursor)).sum::<u64>();
+                if scan.is_end {
+                    return Ok(lag);
+                }
             }
             cursor = scan.next;
         }
@@ -339,7 +344,8 @@ impl Consumer {
                 self.counts.expired += gone;
                 self.is_changed |= gone > 0;
                 from = block.end();
-                self.next_sequence = if is_one_subject { from } else { 0 };
+                // Not backwards: the block may lie before the sequence that it began with.
+                self.next_sequence = if is_one_subject { self.next_sequence.max(from) } else { 0 };
             }
             for sequence in from..block.end() {
                 let at = block.stream_first + (sequence - block.first);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{
     engine::Snapshot,
     letters::insert_letter,
-    scan::{find_block, scan_stream, stream_at_time},
+    scan::{find_block, scan_blocks, scan_stream, stream_at_time},
     tables::{self, CONSUMERS, CURSORS, PENDING},
     transaction::{Transaction, next_stream, read_subject},
 };
@@ -288,7 +288,7 @@ fn beginning(snapshot: &Snapshot, filter: &SubjectFilter, start: Start) -> Resul
         let cursor = match start {
             Start::All => 1,
             Start::New | Start::Sequence(_) => end,
-            Start::StreamSequence(at) => at.max(1),
+            Start::StreamSequence(at) => at.clamp(1, end),
             Start::Time(time) => stream_at_time(snapshot, filter, Timestamp(time))?,
         };
         return Ok((cursor, 0));
@@ -304,9 +304,17 @@ fn beginning(snapshot: &Snapshot, filter: &SubjectFilter, start: Start) -> Resul
         Start::All => Ok((1, floor)),
         Start::New => Ok((end, last + 1)),
         Start::Sequence(sequence) if sequence > last => Ok((end, sequence)),
-        // The cursor finds its own way: it passes over what comes before the sequence.
-        Start::Sequence(sequence) => Ok((1, sequence.max(floor))),
-        Start::StreamSequence(at) => from_stream(at.max(1)),
+        Start::Sequence(sequence) => {
+            let sequence = sequence.max(floor);
+            let cursor = match scan_blocks(snapshot, &subject, sequence, 1, 0) {
+                Ok(scan) => scan.blocks.first().map_or(end, |block| block.stream_first),
+                // The cursor finds its own way: it passes over what comes before the sequence.
+                Err(Error::DataLoss(_)) => 1,
+                Err(error) => return Err(error),
+            };
+            Ok((cursor, sequence))
+        }
+        Start::StreamSequence(at) => from_stream(at.clamp(1, end)),
         Start::Time(time) => from_stream(stream_at_time(snapshot, filter, Timestamp(time))?),
     }
 }
