@@ -22,7 +22,7 @@ impl Consumer {
     /// Creates it. Creating one that exists with the same settings changes nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the settings are bad, or those of the one that exists are others.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the settings are bad, or those of the one that exists are others.
     pub async fn create(&self, settings: ConsumerSettings) -> Result<ConsumerInfo> {
         let request = CreateConsumerRequest { name: self.opening.name.clone(), settings: Some(settings.settings) };
         let call = self.client.repeat(|| {
@@ -35,7 +35,7 @@ impl Consumer {
     /// Its settings and books.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name.
     pub async fn info(&self) -> Result<ConsumerInfo> {
         let call = self.client.repeat(|| {
             let (mut service, request) = (self.client.consumer_service(), self.request());
@@ -47,7 +47,8 @@ impl Consumer {
     /// Replaces the settings that are given; start from [`ConsumerSettings::unchanged`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for bad settings, and for a filter or start; [`Error::NotFound`].
+    /// [`Error::Invalid`](crate::Error::Invalid) for bad settings, and for a filter or start;
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name.
     pub async fn update(&self, settings: ConsumerSettings) -> Result<ConsumerInfo> {
         let request = UpdateConsumerRequest { name: self.opening.name.clone(), settings: Some(settings.settings) };
         let call = self.client.repeat(|| {
@@ -60,7 +61,7 @@ impl Consumer {
     /// Stops deliveries; what is out may still be settled.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name.
     pub async fn pause(&self) -> Result<ConsumerInfo> {
         let call = self.client.repeat(|| {
             let (mut service, request) = (self.client.consumer_service(), self.request());
@@ -72,7 +73,7 @@ impl Consumer {
     /// Goes on with deliveries.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this name.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name.
     pub async fn resume(&self) -> Result<ConsumerInfo> {
         let call = self.client.repeat(|| {
             let (mut service, request) = (self.client.consumer_service(), self.request());
@@ -84,7 +85,8 @@ impl Consumer {
     /// Begins anew, at its own start or another: what is out is lost to its workers, and its books are empty.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this name, [`Error::Invalid`] for a start that its filter cannot have.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name,
+    /// [`Error::Invalid`](crate::Error::Invalid) for a start that its filter cannot have.
     pub async fn reset(&self, start: Option<Start>) -> Result<ConsumerInfo> {
         let request = ResetConsumerRequest { name: self.opening.name.clone(), start: start.map(Into::into) };
         let call = self.client.repeat(|| {
@@ -97,7 +99,7 @@ impl Consumer {
     /// Removes it and ends its streams. Its dead letters stay until they expire.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none of this name (any more).
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is none of this name (any more).
     pub async fn delete(&self) -> Result<()> {
         let call = self.client.repeat(|| {
             let (mut service, request) = (self.client.consumer_service(), self.request());

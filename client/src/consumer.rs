@@ -95,8 +95,8 @@ impl Consumer {
     /// Begins to take messages.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such consumer and no settings were given; [`Error::Invalid`] if the settings
-    /// are bad or not those of the consumer.
+    /// [`Error::NotFound`](crate::Error::NotFound) if there is no such consumer and no settings were given;
+    /// [`Error::Invalid`](crate::Error::Invalid) if the settings are bad or not those of the consumer.
     pub async fn messages(&self) -> Result<Deliveries> {
         Deliveries::open(self.client.clone(), self.opening.clone()).await
     }
@@ -118,7 +118,8 @@ impl Consumer {
     /// The same, until `stop` resolves: then takes no more messages and waits for the handlers.
     ///
     /// # Errors
-    /// Why no more messages come; [`Error::LeaseLost`] if the last answers are not confirmed within 30 s.
+    /// Why no more messages come; [`Error::LeaseLost`](crate::Error::LeaseLost) if the last answers are not confirmed
+    /// within 30 s.
     pub async fn for_each_until<F, W, E>(&self, concurrency: usize, stop: impl Future, handler: F) -> Result<()>
     where
         F: Fn(Arc<Delivery>) -> W,

@@ -93,6 +93,9 @@ impl Error {
                 Self::Unavailable { message, retry_after }
             }
             Code::DataLoss => Self::DataLoss(message),
+            Code::Unimplemented => {
+                Self::Other("the broker does not know this call: it is older than its client".into())
+            }
             _ => Self::Other(format!("{message} ({code:?})")),
         }
     }
