@@ -201,10 +201,12 @@ mod tests {
     fn leases_end_by_time() {
         let mut window = Window::new(1);
         let leases: Vec<_> = (1..=3).map(|at| window.send(held(at, 0))).collect();
-        assert_eq!(window.overdue(Timestamp(2)), leases[..2]);
         window.extend(leases[0], Timestamp(9));
-        assert_eq!(window.overdue(Timestamp(2)), [leases[1]]);
-        assert_eq!(window.overdue(Timestamp(8)), leases[1..]);
-        assert_eq!(window.overdue(Timestamp(9)), leases);
+        for (now, over) in [(1, None), (2, Some(leases[1])), (8, Some(leases[2])), (9, Some(leases[0]))] {
+            let overdue = window.overdue(Timestamp(now));
+            assert_eq!(overdue, over.into_iter().collect::<Vec<_>>(), "at {now}");
+            assert!(overdue.into_iter().all(|lease| window.end(lease).is_some()));
+        }
+        assert_eq!(window.count(), 0);
     }
 }

@@ -357,7 +357,7 @@ impl Object {
         let Error::DataLoss(problem) = error else { return error };
         let Self { subject, sequence, .. } = self;
         Error::DataLoss(format!(
-            "message {sequence} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
+            "block {sequence} to {sequence} of '{subject}' is damaged: {problem}; 'minitoolstream check' lists all damage, \
              'minitoolstream purge' or an ack beyond it passes it"
         ))
     }

@@ -123,7 +123,7 @@ async fn subjects_that_are_none() {
     let mut egress = api.egress.clone();
     assert_eq!(api.publish(message(&"x".repeat(255), 1, 1)).await.unwrap(), 1);
     let too_long = "x".repeat(256);
-    for subject in ["", ".", "a..b", "a b", "a\n", "a.*", ">", too_long.as_str()].map(str::to_owned) {
+    for subject in ["", ".", "a..b", "a b", "a\n", "a.*b", ">.a", too_long.as_str()].map(str::to_owned) {
         let durable_name = "d".to_owned();
         let refusals = [
             api.publish(message(&subject, 1, 1)).await.unwrap_err(),

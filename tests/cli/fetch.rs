@@ -42,7 +42,7 @@ fn fetch_gives_all_of_a_message_as_json() {
     assert_eq!(time.as_str().unwrap().len(), "2026-01-01T00:00:00.000Z".len());
     let headers = json!({ "path": "f", "content-type": "application/octet-stream" });
     let message = json!({
-        "subject": "a", "sequence": 1, "timestamp": null, "headers": headers, "size": 1, "base64": "/w=="
+        "subject": "a", "sequence": 1, "stream_sequence": 1, "timestamp": null, "headers": headers, "size": 1, "base64": "/w=="
     });
     assert_eq!(messages, [message]);
 }

@@ -160,7 +160,8 @@ impl Worker {
         let frame = frame.ok_or_else(|| Status::ok("the stream has ended"))?;
         self.heartbeats += usize::from(frame == ConsumeResponse::default());
         self.draining |= frame.draining;
-        self.settled.extend(frame.settled.iter().flat_map(|run| (run.first_id..).take(run.count as usize)));
+        let done = frame.settled.iter().chain(&frame.extended);
+        self.settled.extend(done.flat_map(|run| (run.first_id..).take(run.count as usize)));
         self.refused.extend(frame.refused);
         self.waiting.extend(frame.deliveries);
         Ok(())

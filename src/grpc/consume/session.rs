@@ -298,9 +298,10 @@ impl Session {
         now: Timestamp,
     ) -> bool {
         let Stepped { settled, runs: got, backlog, more, next_due, letters, ack_wait, .. } = stepped;
-        let mut done = Vec::with_capacity(answers.leases.len());
+        let (mut done, mut extended) = (Vec::with_capacity(answers.leases.len()), Vec::new());
         for (lease, result) in answers.leases.iter().zip(settled.into_iter().skip(own_count)) {
             match result {
+                Ok(()) if work.window.get(*lease).is_some() => extended.push(*lease),
                 Ok(()) => done.push(*lease),
                 Err(error) => {
                     work.window.end(*lease);
@@ -308,10 +309,10 @@ impl Session {
                 }
             }
         }
-        for lease in &done {
-            // Extended ones go on; those that were settled are not in the window any more.
+        for lease in &extended {
             work.window.extend(*lease, now.after(ack_wait));
         }
+        work.told.extended.extend(runs(extended));
         work.told.settled.extend(runs(done));
         self.broker.metrics.dead_letters(letters.len() as u64);
         if let Some(due) = next_due {
@@ -347,6 +348,7 @@ impl Session {
             match frames.first_mut() {
                 Some(first) => {
                     first.settled = told.settled;
+                    first.extended = told.extended;
                     first.refused = told.refused;
                     first.draining = told.draining;
                 }
