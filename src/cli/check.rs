@@ -37,16 +37,17 @@ impl Check {
             None => online(&session, &progress).await?,
         };
         progress.finish_and_clear();
-        let CheckSummary { subjects, blocks, messages, bytes, findings } = summary;
+        let CheckSummary { subjects, blocks, messages, bytes, findings, consumers } = summary;
         match session.format {
             Format::Json => output::print_json(&json!({
-                "subjects": subjects, "blocks": blocks, "messages": messages, "bytes": bytes, "findings": findings,
+                "subjects": subjects, "blocks": blocks, "messages": messages, "bytes": bytes, "consumers": consumers,
+                "findings": findings,
             }))?,
             Format::Text => {
                 let verdict = if findings == 0 { "all is well".into() } else { format!("{findings} findings") };
                 let bytes = output::bytes(bytes);
                 output::print_line(&format!(
-                    "{verdict}: {subjects} subjects, {messages} messages in {blocks} blocks, {bytes}"
+                    "{verdict}: {subjects} subjects, {messages} messages in {blocks} blocks, {bytes}, {consumers} consumers"
                 ))?;
             }
         }
@@ -93,8 +94,8 @@ async fn offline(dir: &std::path::Path, progress: &ProgressBar, format: Format) 
     };
     let summary = check::check(&embedded.stores, Mode::Exclusive, report).await?;
     printed?;
-    let check::Summary { subjects, blocks, messages, bytes, findings } = summary;
-    Ok(CheckSummary { subjects, blocks, messages, bytes, findings })
+    let check::Summary { subjects, blocks, messages, bytes, consumers, findings } = summary;
+    Ok(CheckSummary { subjects, blocks, messages, bytes, findings, consumers })
 }
 
 fn print(finding: &CheckFinding, format: Format) -> anyhow::Result<()> {

@@ -27,6 +27,9 @@ pub struct Changes {
     pub pages: Vec<(u64, Option<Vec<u8>>)>,
 }
 
+/// First stream sequence and length of a run, and what is stored of each entry.
+type Neighbours = (u64, u64, (u32, u64));
+
 /// A cursor is stored when nothing else changed only after it moved by so much: what it passed over then matched
 /// nothing, and passing over it again after a restart takes time and nothing else.
 const IDLE_CURSOR_MAX: u64 = 100_000;
@@ -93,8 +96,8 @@ impl Consumer {
 
     fn encode_page(&self, page: u64) -> Option<Vec<u8>> {
         let mut row = vec![VERSION];
-        let (mut end, mut run): (u64, Option<(u64, u64, (u32, u64))>) = (page << PAGE_BITS, None);
-        let mut put = |(start, len, (attempt, due)): (u64, u64, (u32, u64))| {
+        let (mut end, mut run): (u64, Option<Neighbours>) = (page << PAGE_BITS, None);
+        let mut put = |(start, len, (attempt, due)): Neighbours| {
             for value in [start - end, len, attempt.into(), due] {
                 put_varint(&mut row, value);
             }

@@ -167,8 +167,8 @@ fn info(row: &SubjectRow) -> SubjectInfo {
 }
 
 fn wire_summary(summary: Summary) -> CheckSummary {
-    let Summary { subjects, blocks, messages, bytes, findings } = summary;
-    CheckSummary { subjects, blocks, messages, bytes, findings }
+    let Summary { subjects, blocks, messages, bytes, consumers, findings } = summary;
+    CheckSummary { subjects, blocks, messages, bytes, findings, consumers }
 }
 
 fn response(event: Event) -> CheckResponse {

@@ -162,7 +162,7 @@ impl Consumers {
             Some(last) if views.len() == limit => last.name.to_string(),
             _ => String::new(),
         };
-        Ok(ListConsumersResponse { consumers: views.into_iter().map(info).collect(), next_page_token })
+        Ok(ListConsumersResponse { consumers: views.iter().map(info).collect(), next_page_token })
     }
 
     async fn change(&self, given: &str, change: ConsumerChange) -> Result<ConsumerView> {
@@ -251,10 +251,10 @@ impl Consumers {
 }
 
 fn answer(view: Result<ConsumerView>) -> Result<Response<ConsumerInfo>, Status> {
-    view.map(|view| Response::new(info(view))).map_err(|error| status(&error))
+    view.map(|view| Response::new(info(&view))).map_err(|error| status(&error))
 }
 
-fn info(view: ConsumerView) -> ConsumerInfo {
+fn info(view: &ConsumerView) -> ConsumerInfo {
     ConsumerInfo {
         name: view.name.to_string(),
         settings: Some(wire_settings(&view.settings)),

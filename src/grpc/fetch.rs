@@ -75,7 +75,8 @@ pub(super) fn message_bytes(asked: u32) -> usize {
 
 impl Reading {
     fn of_subject(subject: Subject, next: u64) -> Self {
-        Self { subject: Some(subject.clone()), ..Self::of_stream(SubjectFilter::one(&subject), next) }
+        let filter = SubjectFilter::one(&subject);
+        Self { subject: Some(subject), ..Self::of_stream(filter, next) }
     }
 
     fn of_stream(filter: SubjectFilter, next: u64) -> Self {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{MetadataStore, Stores, SubjectRow, reader};
 use crate::{
-    block::{Block, Located, PayloadKey, Placement},
+    block::{Block, Located, PayloadKey, Placement, ScanLimits},
     error::{Error, Result},
     types::{Subject, SubjectFilter, Timestamp},
 };
@@ -37,6 +37,10 @@ pub enum Kind {
     UnbalancedSubject,
     /// A segment or object whose count of living blocks is wrong.
     UnbalancedPayload,
+    /// A consumer whose messages are not all accounted for.
+    UnbalancedConsumer,
+    /// A block without its place among the blocks of all subjects, or the other way round.
+    BrokenOrder,
     /// A consumer's position beyond the end of its subject.
     PositionBeyondEnd,
     /// A file that no row tells of.
@@ -50,6 +54,8 @@ impl Kind {
             Self::DamagedBlock => "damaged-block",
             Self::UnbalancedSubject => "unbalanced-subject",
             Self::UnbalancedPayload => "unbalanced-payload",
+            Self::UnbalancedConsumer => "unbalanced-consumer",
+            Self::BrokenOrder => "broken-order",
             Self::PositionBeyondEnd => "position-beyond-end",
             Self::UnknownFile => "unknown-file",
         }
@@ -67,6 +73,8 @@ pub struct Summary {
     pub messages: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Durable consumers.
+    pub consumers: u64,
     /// Things found.
     pub findings: u64,
 }
@@ -85,7 +93,8 @@ pub enum Report {
 pub enum Mode {
     /// Nobody: everything is compared.
     Exclusive,
-    /// A broker is at work: what cannot be compared while it changes (counts of payloads, files) is left out.
+    /// A broker is at work: what cannot be compared while it changes (the order of blocks, counts of payloads, files) is
+    /// left out.
     Live,
 }
 
@@ -97,7 +106,9 @@ pub async fn check(stores: &Stores, mode: Mode, report: impl FnMut(Report) + Sen
     let mut check = Check { stores, report, summary: Summary::default(), alive: HashMap::new() };
     check.subjects().await?;
     check.positions().await?;
+    check.consumers().await?;
     if mode == Mode::Exclusive {
+        check.order().await?;
         check.payloads().await?;
     }
     Ok(check.summary)
@@ -232,6 +243,64 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// P8: what a consumer began with is settled or out; and, if it has but one subject, all of that subject since it began
+    /// is what it began with and what it did not come to yet.
+    async fn consumers(&mut self) -> Result<()> {
+        let mut after = String::new();
+        loop {
+            let page = self.stores.metadata.consumers(&after, PAGE).await?;
+            for view in &page {
+                self.summary.consumers += 1;
+                let out = view.lag.unacked + view.lag.redeliverable;
+                let (passed, settled) = (view.counts.passed, view.counts.settled());
+                if passed != settled + out {
+                    let detail =
+                        format!("'{}' began with {passed} messages, but {settled} settled + {out} out", view.name);
+                    self.find(Kind::UnbalancedConsumer, None, view.cursor, detail);
+                }
+                let (began, next) = view.sequences;
+                let subject = view.settings.filter.subject();
+                if subject.is_some() && next - began.min(next) != passed {
+                    let detail =
+                        format!("'{}' began with {passed} messages, but came from {began} to {next}", view.name);
+                    self.find(Kind::UnbalancedConsumer, subject.as_ref(), next, detail);
+                }
+            }
+            match page.last() {
+                Some(view) if page.len() == PAGE => view.name.as_str().clone_into(&mut after),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Every block has one place among those of all subjects, and both orders agree.
+    async fn order(&mut self) -> Result<()> {
+        let limits = ScanLimits { blocks: PAGE, bytes: u64::MAX, rows: usize::MAX };
+        let (mut next, mut blocks) = (1, 0);
+        let mut ends: HashMap<Subject, u64> = HashMap::new();
+        loop {
+            let scan = self.stores.metadata.stream(&SubjectFilter::all(), next, limits).await?;
+            for Located { subject, block, .. } in &scan.blocks {
+                blocks += 1;
+                let end = ends.insert(subject.clone(), block.end()).unwrap_or(0);
+                if block.first < end {
+                    let detail =
+                        format!("it stands at {} of the stream, behind the block before {end}", block.stream_first);
+                    self.find(Kind::BrokenOrder, Some(subject), block.first, detail);
+                }
+            }
+            if scan.is_end {
+                break;
+            }
+            next = scan.next;
+        }
+        if blocks != self.summary.blocks {
+            let detail = format!("{blocks} blocks have a place in the stream, and {} exist", self.summary.blocks);
+            self.find(Kind::BrokenOrder, None, 0, detail);
+        }
+        Ok(())
     }
 
     async fn payloads(&mut self) -> Result<()> {
