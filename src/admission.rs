@@ -9,6 +9,7 @@
 //!   + 1 MiB x connections in use          HTTP/2 windows and buffers
 //!   + the largest message that each open stream carried: gRPC keeps its buffer until the stream ends
 //!   + 8 KiB x live subscriptions
+//!   + 150 B x messages out at workers     (store/embedded/consumers.rs, consumer/window.rs)
 //! ```
 
 use std::{sync::Arc, time::Duration};

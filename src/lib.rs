@@ -10,7 +10,9 @@
 //! 4. `actors/heads.rs` tells who waits for the subject; `actors/subscriber.rs` wakes up.
 //! 5. `store/reader.rs` finds the block, verifies its checksum and takes records out of it; `grpc/egress.rs` and
 //!    `grpc/follow.rs` send them, through `grpc/outlet.rs`, which waits for slow clients.
-//! 6. `actors/reaper.rs` removes what expired, first rows, then bytes.
+//! 6. Or workers share it: `grpc/consume/` takes a step for a worker (`consumer/`, inside the store's transaction): what it
+//!    answered is settled, and what it takes next is leased.
+//! 7. `actors/reaper.rs` removes what expired, first rows, then bytes.
 //!
 //! `app.rs` wires all this, `actors/supervise.rs` keeps the actors alive, `main.rs` and `cli/` are the command line.
 
