@@ -11,6 +11,7 @@
 //! leases to others.
 
 mod inbox;
+mod look;
 mod page;
 mod session;
 
