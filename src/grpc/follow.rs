@@ -14,8 +14,9 @@ use tonic::Status;
 
 use super::{
     Broker,
-    fetch::{Fetch, PAGE_MESSAGES, Reading, Wanted},
+    fetch::{Fetch, PAGE_MESSAGES, Wanted},
     outlet::{Outlet, outlet},
+    reading::Reading,
     status::status,
 };
 use crate::{

@@ -11,6 +11,7 @@ mod inflow;
 mod ingress;
 mod outlet;
 mod publish_stream;
+mod reading;
 pub mod server;
 mod status;
 mod validate;
