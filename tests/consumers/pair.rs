@@ -197,8 +197,11 @@ impl<B: Backend> Pair<B> {
     fn redrive(&mut self, number: u16) {
         let letters = || self.reference.messages.iter().filter(|message| !message.is_gone && message.letter.is_some());
         let Some(letter) = letters().nth(usize::from(number) % letters().count().max(1)).cloned() else { return };
-        let to = letter.letter.unwrap().subject;
-        let sequence = self.backend.redrive(letter.sequence, &subject(&to), self.now);
+        let Letter { subject: to, reason, .. } = letter.letter.unwrap();
+        let is_lost = reason == "data-loss";
+        let sequence = self.backend.redrive(letter.sequence, is_lost, &subject(&to), self.now);
+        assert_eq!(sequence.is_none(), is_lost);
+        let Some(sequence) = sequence else { return };
         self.reference.remove(|message| message.subject == LETTERS && message.sequence == letter.sequence);
         assert_eq!(self.reference.add(&to, self.now.0, None, None), sequence);
         self.compare_letters();
@@ -256,7 +259,8 @@ impl<B: Backend> Pair<B> {
             let lag = first_live.map_or(0, |(_, message)| last + 1 - message.sequence);
             assert!(view.lag.pending == lag || !view.lag.is_exact, "{view:?}, not {lag}");
         } else {
-            let lag = numbered().filter(|(_, message)| message.state == State::Ahead && !message.is_gone).count() as u64;
+            let lag =
+                numbered().filter(|(_, message)| message.state == State::Ahead && !message.is_gone).count() as u64;
             assert!(view.lag.pending == lag || (!view.lag.is_exact && view.lag.pending < lag), "{view:?}, not {lag}");
         }
     }
