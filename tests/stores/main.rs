@@ -7,6 +7,8 @@
 mod backend;
 mod contract;
 mod decode;
+mod many;
+mod migrate;
 mod model;
 mod operations;
 mod reader;
