@@ -21,6 +21,8 @@ pub const ORIGINAL_SEQUENCE: &str = "Mts-Original-Sequence";
 pub const ORIGINAL_TIME: &str = "Mts-Original-Time";
 /// Header: why it was given up.
 pub const REASON: &str = "Mts-Reason";
+/// The reason of what cannot be read.
+pub const DATA_LOSS: &str = "data-loss";
 /// Header: more about the reason.
 pub const DETAIL: &str = "Mts-Detail";
 /// Header: how often it was delivered.
@@ -79,7 +81,8 @@ pub fn empty(headers: Headers, now: Timestamp, expires: Option<Timestamp>) -> Re
     inline(Record { created: now, expires, headers, data: Bytes::new() })
 }
 
-/// The message of a dead letter as it was, to be stored anew. `None` if the block holds no dead letter, or a damaged one.
+/// The message of a dead letter as it was, to be stored anew. `None` if the block holds no dead letter, a damaged one, or
+/// one that only reports what was lost: an empty message never takes the place of one that had data (P7).
 pub fn restore(block: &Block, now: Timestamp, expires: Option<Timestamp>) -> Option<Reference> {
     let row = match &block.placement {
         Placement::Inline(body) if block.count == 1 => body,
@@ -87,7 +90,10 @@ pub fn restore(block: &Block, now: Timestamp, expires: Option<Timestamp>) -> Opt
         Placement::Inline(_) | Placement::Slice { .. } => return None,
     };
     let record = one(row, block.crc, 0)?;
-    if !record.headers.iter().any(|(name, _)| name == ORIGINAL_SUBJECT) {
+    let is_lost = |name: &str, value: &str| name == REASON && value == DATA_LOSS;
+    if !record.headers.iter().any(|(name, _)| name == ORIGINAL_SUBJECT)
+        || record.headers.iter().any(|(name, value)| is_lost(name, value))
+    {
         return None;
     }
     let (headers, data) = split(record);

@@ -184,8 +184,8 @@ impl Settings {
         if self.dead_letter_ttl < Duration::from_millis(1) {
             refuse("dead_letter_ttl", "is 0: give at least 1ms".into());
         }
-        if matches!(self.start, Start::Sequence(_)) && self.filter.subject().is_none() {
-            refuse("start", "by sequence needs one subject: give a stream sequence or a time for a pattern".into());
+        if let Err(problem) = self.start.fits(&self.filter) {
+            refuse("start", problem.into());
         }
         if violations.is_empty() { Ok(()) } else { Err(Error::Invalid(violations)) }
     }
@@ -227,6 +227,23 @@ impl Settings {
 }
 
 impl Start {
+    /// Refuses a start that the filter does not allow.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check(self, filter: &SubjectFilter) -> Result<()> {
+        self.fits(filter).map_err(|problem| Error::invalid("start", problem))
+    }
+
+    fn fits(self, filter: &SubjectFilter) -> Result<(), &'static str> {
+        match self {
+            Self::Sequence(_) if filter.subject().is_none() => {
+                Err("by sequence needs one subject: give a stream sequence or a time for a pattern")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Begins at a time.
     pub fn at(time: Timestamp) -> Self {
         Self::Time(time.0)

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::{
-    block::{Block, Located, ScanLimits, StreamScan},
+    block::{Block, Located, ScanLimits, StreamScan, letter},
     error::Result,
     types::{ConsumerName, Subject, SubjectFilter, Timestamp},
 };
@@ -147,7 +147,7 @@ impl Reason {
         match self {
             Self::MaxDeliver => "max-deliver",
             Self::Terminated => "terminated",
-            Self::DataLoss => "data-loss",
+            Self::DataLoss => letter::DATA_LOSS,
         }
     }
 }

@@ -53,8 +53,9 @@ pub(crate) trait Backend: Sized {
 
     fn reset(&mut self, start: Option<Start>);
 
-    /// Moves a dead letter to a subject; gives its sequence there.
-    fn redrive(&mut self, letter: u64, to: &Subject, now: Timestamp) -> u64;
+    /// Moves a dead letter to a subject; gives its sequence there, or `None` if there is no message to move. `is_lost`
+    /// for one that reports damage.
+    fn redrive(&mut self, letter: u64, is_lost: bool, to: &Subject, now: Timestamp) -> Option<u64>;
 
     /// Ends the process and begins another.
     fn crash(&mut self);

@@ -147,10 +147,10 @@ impl Backend for Embedded {
         self.change(ConsumerChange::Reset(start));
     }
 
-    fn redrive(&mut self, letter: u64, to: &Subject, now: Timestamp) -> u64 {
+    fn redrive(&mut self, letter: u64, _is_lost: bool, to: &Subject, now: Timestamp) -> Option<u64> {
         let from = Subject::parse("subject", LETTERS).unwrap();
         let message = Move { from, sequence: letter, to: to.clone(), expires: None };
-        self.runtime.block_on(self.metadata().move_message(message, now)).unwrap().unwrap()
+        self.runtime.block_on(self.metadata().move_message(message, now)).unwrap()
     }
 
     fn crash(&mut self) {

@@ -85,10 +85,13 @@ impl Backend for Machine {
         self.write();
     }
 
-    fn redrive(&mut self, letter: u64, to: &Subject, now: Timestamp) -> u64 {
+    fn redrive(&mut self, letter: u64, is_lost: bool, to: &Subject, now: Timestamp) -> Option<u64> {
+        if is_lost {
+            return None;
+        }
         let from = self.consumer.settings.dead_letters.clone().unwrap();
         self.world.remove(&from, letter);
-        self.world.insert(to, 1, None, now)
+        Some(self.world.insert(to, 1, None, now))
     }
 
     fn crash(&mut self) {

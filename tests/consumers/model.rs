@@ -39,7 +39,7 @@ fn stored(setup: Setup) -> Setup {
     Setup { has_letters: true, chunk: usize::MAX, ..setup }
 }
 
-fn run<B: Backend>(setup: Setup, operations: Vec<Operation>) {
+fn run<B: Backend>(setup: &Setup, operations: Vec<Operation>) {
     let mut pair = Pair::<B>::new(setup);
     pair.compare();
     for (number, operation) in operations.into_iter().enumerate() {
@@ -67,17 +67,17 @@ proptest! {
 
     #[test]
     fn p8_one_subject((setup, operations) in sequence(Filter::One)) {
-        run::<Machine>(setup, operations);
+        run::<Machine>(&setup, operations);
     }
 
     #[test]
     fn p8_a_pattern((setup, operations) in sequence(Filter::Children)) {
-        run::<Machine>(setup, operations);
+        run::<Machine>(&setup, operations);
     }
 
     #[test]
     fn p8_everything((setup, operations) in sequence(Filter::All)) {
-        run::<Machine>(setup, operations);
+        run::<Machine>(&setup, operations);
     }
 }
 
@@ -86,16 +86,16 @@ proptest! {
 
     #[test]
     fn p8_one_subject_stored((setup, operations) in sequence(Filter::One)) {
-        run::<Embedded>(stored(setup), operations);
+        run::<Embedded>(&stored(setup), operations);
     }
 
     #[test]
     fn p8_a_pattern_stored((setup, operations) in sequence(Filter::Children)) {
-        run::<Embedded>(stored(setup), operations);
+        run::<Embedded>(&stored(setup), operations);
     }
 
     #[test]
     fn p8_everything_stored((setup, operations) in sequence(Filter::All)) {
-        run::<Embedded>(stored(setup), operations);
+        run::<Embedded>(&stored(setup), operations);
     }
 }

@@ -39,7 +39,7 @@ fn subject(name: &str) -> Subject {
 }
 
 impl<B: Backend> Pair<B> {
-    pub(crate) fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: &Setup) -> Self {
         let now = Timestamp(EPOCH);
         let reference = Reference::new(setup.clone());
         let start = resolve(setup.start, &reference, now);
@@ -178,12 +178,14 @@ impl<B: Backend> Pair<B> {
             true => view.sequences.1,
             false => view.cursor,
         });
+        let was_full = self.reference.is_full();
         let expected = self.reference.step(&step, self.backend.message_bytes(), limit);
         assert_eq!(outcome(&stepped), expected, "{step:?}");
         for settled in stepped.settled.iter().filter_map(|settled| settled.as_ref().err()) {
             assert!(matches!(settled, Error::Precondition(_)), "{settled:?}");
         }
         assert_eq!(stepped.next_due.map(|at| at.0), self.reference.out().map(|(due, ..)| due).min());
+        self.compare_calls(&stepped, was_full);
         self.ever.extend(expected.given.iter().map(|(at, attempt, _)| (*at, *attempt, session)));
         for letter in expected.letters {
             let expires = self.now.0 + 1_000_000_000;
@@ -194,11 +196,28 @@ impl<B: Backend> Pair<B> {
         }
     }
 
+    /// Nobody sleeps while there is work: a step tells whether this worker or another is to be called.
+    fn compare_calls(&self, stepped: &Stepped, was_full: bool) {
+        let reference = &self.reference;
+        if reference.paused {
+            assert!(!stepped.others);
+            return;
+        }
+        let is_due = reference.first_due(self.now.0).is_some();
+        let is_ahead = reference.first_ahead().is_some();
+        assert!(stepped.more || !is_due && !is_ahead, "there is more for this worker");
+        let is_freed = was_full && !reference.is_full() && is_ahead;
+        assert!(stepped.others || !is_due && !is_freed, "there is something for others");
+    }
+
     fn redrive(&mut self, number: u16) {
         let letters = || self.reference.messages.iter().filter(|message| !message.is_gone && message.letter.is_some());
         let Some(letter) = letters().nth(usize::from(number) % letters().count().max(1)).cloned() else { return };
-        let to = letter.letter.unwrap().subject;
-        let sequence = self.backend.redrive(letter.sequence, &subject(&to), self.now);
+        let Letter { subject: to, reason, .. } = letter.letter.unwrap();
+        let is_lost = reason == "data-loss";
+        let sequence = self.backend.redrive(letter.sequence, is_lost, &subject(&to), self.now);
+        assert_eq!(sequence.is_none(), is_lost);
+        let Some(sequence) = sequence else { return };
         self.reference.remove(|message| message.subject == LETTERS && message.sequence == letter.sequence);
         assert_eq!(self.reference.add(&to, self.now.0, None, None), sequence);
         self.compare_letters();
@@ -237,7 +256,7 @@ impl<B: Backend> Pair<B> {
     fn compare_place(&self, view: &View) {
         let reference = &self.reference;
         let numbered = || (1_u64..).zip(&reference.messages);
-        let first_live = numbered().find(|(_, message)| message.state == State::Ahead && !message.is_gone);
+        let first_live = reference.first_ahead();
         match reference.out().map(|(_, index, _)| index as u64 + 1).min() {
             Some(first) => assert_eq!(view.ack_floor, first),
             None => {

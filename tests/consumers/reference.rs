@@ -261,9 +261,14 @@ impl Reference {
         outcome.given.push((index as u64 + 1, attempt, until));
     }
 
-    fn first_due(&self, now: u64) -> Option<(usize, u32)> {
+    pub(crate) fn first_due(&self, now: u64) -> Option<(usize, u32)> {
         let due = self.out().filter(|(due, ..)| *due <= now).min();
         due.map(|(_, index, attempt)| (index, attempt))
+    }
+
+    /// The first message that it has not begun with and that was not removed, with its stream sequence.
+    pub(crate) fn first_ahead(&self) -> Option<(u64, &Message)> {
+        (1..).zip(&self.messages).find(|(_, message)| message.state == State::Ahead && !message.is_gone)
     }
 
     /// Messages that were delivered and are not settled: when they are due, which, and how often they were delivered.
@@ -279,7 +284,7 @@ impl Reference {
         self.messages.iter().filter(|message| is(message.state)).count() as u64
     }
 
-    fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.out().count() >= self.setup.max_ack_pending
     }
 

@@ -7,12 +7,15 @@
 mod backend;
 mod contract;
 mod decode;
+mod many;
+mod migrate;
 mod model;
 mod operations;
 mod reader;
 mod reference;
 mod rig;
 mod words;
+mod workers;
 
 /// Every contract test, for one backend: `$start` makes its stores, `$ending` says how `Rig::pause` ends them.
 macro_rules! contract {
@@ -41,6 +44,24 @@ macro_rules! contract {
                     p2_numbers_go_on_after_everything_went, p3_every_placement_is_read_back,
                     a_group_without_its_payload_row_fails_whole;
                 subjects: filters_choose, subjects_are_paged, books_are_kept;
+                consumers: a_consumer_is_made_once, p4_settings_and_state_outlive_the_process,
+                    what_is_not_durable_leaves_nothing_behind, settings_can_change,
+                    p4_a_refused_change_takes_no_lease, a_paused_consumer_delivers_nothing, a_reset_begins_anew,
+                    a_deleted_consumer_is_gone, consumers_are_paged, p6_durable_consumers_are_limited,
+                    workers_share_a_consumer;
+                starts: one_subject_begins_where_it_is_told, a_pattern_begins_where_it_is_told,
+                    what_is_new_comes_after_it_was_made, p8_what_lies_before_the_start_is_not_counted;
+                stream: p2_blocks_come_in_the_order_they_were_stored, scans_are_bounded,
+                    p2_places_are_never_given_again, a_time_names_a_place, wildcards_pass_over_what_is_the_brokers,
+                    p2_a_step_does_not_see_its_own_group;
+                letters: p3_a_letter_keeps_its_bytes_alive, p3_a_redriven_letter_is_what_it_was,
+                    p4_the_last_attempt_makes_a_letter, a_worker_that_leaves_uses_its_attempt,
+                    a_letter_of_a_letter_is_one, p7_lost_data_is_reported_and_never_brought_back,
+                    what_is_no_letter_is_not_moved, p8_a_letter_moved_to_where_it_is_stays_readable,
+                    a_letter_in_one_transaction_counts_its_payload_once, p8_what_is_gone_makes_no_letter;
+                schedule: p2_a_message_gets_its_sequence_when_it_is_due, what_is_due_first_goes_first,
+                    p3_every_placement_can_wait, an_id_is_known_while_its_message_waits,
+                    p5_what_expires_while_it_waits_is_never_delivered;
             }
         }
     };

@@ -53,6 +53,8 @@ pub(crate) struct Reference {
     ids: Vec<Id>,
     pub(crate) payloads: Vec<PayloadRow>,
     pub(crate) garbage: Vec<Garbage>,
+    /// Messages stored over all subjects.
+    stored: u64,
 }
 
 impl Stream {
@@ -151,6 +153,7 @@ impl Reference {
             }
             let block = Block {
                 first,
+                stream_first: self.stored + 1,
                 count: u32::try_from(parcel.drafts.len()).unwrap(),
                 created: now,
                 expires: expires.filter(|_| !never),
@@ -163,9 +166,10 @@ impl Reference {
                 match placement {
                     Placement::Slice { offset, len, .. } => row.len = row.len.max(offset + len),
                     Placement::Object { size, .. } => (row.len, row.open) = (*size, false),
-                    Placement::Inline(_) => {}
+                    Placement::Inline(_) | Placement::Shared { .. } => {}
                 }
             }
+            self.stored += u64::from(block.count);
             stream.blocks.push(block);
             firsts.push(first);
         }
@@ -183,6 +187,11 @@ impl Reference {
         let position = self.positions.entry((durable.to_owned(), subject.clone())).or_default();
         *position = sequence.max(*position);
         Some(*position)
+    }
+
+    /// Messages stored over all subjects.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored
     }
 
     pub(crate) fn position(&self, durable: &str, subject: &Subject) -> u64 {

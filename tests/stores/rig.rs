@@ -189,7 +189,8 @@ impl<B: Backend + ?Sized> Rig<B> {
         placements: Vec<Placement>,
         acks: Vec<Ack>,
     ) -> Result<Committed> {
-        self.metadata().commit(Group { blocks, placements, acks, now: self.now, dedup_window: WINDOW }).await
+        let group = Group { blocks, placements, acks, now: self.now, dedup_window: WINDOW, ..Group::default() };
+        self.metadata().commit(group).await
     }
 
     /// Commits blocks that must be accepted; gives the first sequence of each.
@@ -260,7 +261,7 @@ impl<B: Backend + ?Sized> Rig<B> {
             let page = reader::read(self.stores(), &subject(name), from, 3, self.now).await.unwrap();
             assert_eq!(page.damage, None);
             messages.extend(page.messages);
-            if page.next > page.last {
+            if page.is_end {
                 return messages;
             }
             assert!(page.next > from, "the reader stands still at {from}");

@@ -60,6 +60,7 @@ pub(crate) fn draft(name: &str, data: &str) -> Draft {
         expires: None,
         message_id: None,
         expected_last: None,
+        deliver_at: None,
     }
 }
 
@@ -68,6 +69,7 @@ pub(crate) trait With {
     fn id(self, id: &str) -> Self;
     fn expected(self, last: u64) -> Self;
     fn expires(self, at: u64) -> Self;
+    fn due(self, at: u64) -> Self;
 }
 
 impl With for Draft {
@@ -81,6 +83,10 @@ impl With for Draft {
 
     fn expires(self, at: u64) -> Self {
         Self { expires: Some(Timestamp(at)), ..self }
+    }
+
+    fn due(self, at: u64) -> Self {
+        Self { deliver_at: Some(Timestamp(at)), ..self }
     }
 }
 

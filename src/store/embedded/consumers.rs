@@ -134,17 +134,20 @@ impl Consumers {
         let Some(open) = self.open.get_mut(name) else {
             return Err(unknown(name));
         };
-        self.touched.insert(name.clone(), false);
         let before = open.consumer.pending_len();
+        // What is refused touches nothing: the leases of its workers stay.
         match change {
             ConsumerChange::Update(patch) => {
                 open.consumer.settings = open.consumer.settings.updated(patch)?;
-                transaction.batch.put(CONSUMERS, name.as_str(), open.consumer.settings.to_json());
+                if open.is_durable {
+                    transaction.batch.put(CONSUMERS, name.as_str(), open.consumer.settings.to_json());
+                }
             }
             ConsumerChange::Pause(paused) => open.consumer.pause(paused),
             ConsumerChange::Reset(start) => {
                 let filter = &open.consumer.settings.filter;
                 let start = start.unwrap_or(open.consumer.settings.start);
+                start.check(filter)?;
                 let (cursor, sequence) = beginning(&transaction.snapshot, filter, start)?;
                 open.consumer.reset(cursor, sequence);
             }
@@ -160,10 +163,12 @@ impl Consumers {
                 if open.is_durable {
                     self.durable = Some(self.count(&transaction.snapshot)?.saturating_sub(1));
                 }
+                self.touched.insert(name.clone(), false);
                 self.remove(name);
                 return Ok(view);
             }
         }
+        self.touched.insert(name.clone(), false);
         self.leases = (self.leases + open.consumer.pending_len()).saturating_sub(before);
         if open.is_durable {
             write(transaction, name, &mut open.consumer);

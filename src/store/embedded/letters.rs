@@ -6,9 +6,11 @@ use super::{
     transaction::{Insert, Transaction},
 };
 use crate::{
-    block::letter::{self, ATTEMPTS, CONSUMER, DETAIL, ORIGINAL_SEQUENCE, ORIGINAL_SUBJECT, ORIGINAL_TIME, REASON},
+    block::letter::{
+        self, ATTEMPTS, CONSUMER, DETAIL, ORIGINAL_SEQUENCE, ORIGINAL_SUBJECT, ORIGINAL_TIME, REASON, Reference,
+    },
     consumer::{Letter, Reason, Settings},
-    error::Result,
+    error::{Error, Result},
     store::Move,
     types::{ConsumerName, Timestamp},
 };
@@ -42,9 +44,20 @@ pub(super) fn insert_letter(
         Reason::DataLoss => None,
         Reason::MaxDeliver | Reason::Terminated => letter::refer(block, index, headers.clone(), now, expires),
     };
-    let reference = reference.unwrap_or_else(|| letter::empty(headers, now, expires));
-    let insert = Insert { count: 1, created: now, expires, crc: reference.crc, placement: reference.placement };
-    transaction.insert_block(to, insert).map(drop)
+    let mut insert = |reference: Reference| {
+        let Reference { placement, crc } = reference;
+        transaction.insert_block(to, Insert { count: 1, created: now, expires, crc, placement }).map(drop)
+    };
+    if let Some(reference) = reference {
+        match insert(reference) {
+            // Nobody knows its payload any more: that does not stop the consumer.
+            Err(Error::DataLoss(_)) => {}
+            other => return other,
+        }
+    }
+    headers.retain(|(name, _)| name != REASON);
+    headers.push((REASON.into(), Reason::DataLoss.as_str().into()));
+    insert(letter::empty(headers, now, expires))
 }
 
 pub(super) fn move_message(transaction: &mut Transaction, message: &Move, now: Timestamp) -> Result<Option<u64>> {

@@ -94,10 +94,12 @@ pub(super) fn remove_one(
     let messages = transaction.remove_block(subject, block, now)?;
     let is_first = transaction.subject(subject)?.floor >= block.first;
     let floor = if is_first { first_live(transaction, subject, &[block.first])? } else { None };
+    // What this transaction stores is not found by that look, and lies behind what was there before.
+    let last = read_subject(&transaction.snapshot, subject)?.map_or(0, |row| row.last);
     let books = transaction.subject(subject)?;
     books.purged += messages;
     if is_first {
-        books.floor = books.floor.max(floor.unwrap_or(books.last + 1));
+        books.floor = books.floor.max(floor.unwrap_or(last + 1));
     }
     Ok(())
 }

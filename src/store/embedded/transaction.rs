@@ -71,13 +71,9 @@ impl Transaction {
             None => next_stream(&self.snapshot)?,
         };
         let Insert { count, created, expires, crc, placement } = new;
-        let row = self.subject(subject)?;
-        let block = Block { first: row.last + 1, stream_first, count, created, expires, crc, placement };
-        row.last = block.end() - 1;
-        row.bytes += block.bytes();
-        row.updated = row.updated.max(created);
-        self.next_stream = Some(block.stream_end());
-        self.raised.insert(subject.clone(), block.end() - 1);
+        let first = self.subject(subject)?.last + 1;
+        let block = Block { first, stream_first, count, created, expires, crc, placement };
+        // Before the books: whoever goes on without this block finds them as they were.
         if let Some(key) = block.payload() {
             let payload = self.payload(key)?;
             payload.alive += 1;
@@ -87,6 +83,12 @@ impl Transaction {
                 Placement::Inline(_) | Placement::Shared { .. } => {}
             }
         }
+        let row = self.subject(subject)?;
+        row.last = block.end() - 1;
+        row.bytes += block.bytes();
+        row.updated = row.updated.max(created);
+        self.next_stream = Some(block.stream_end());
+        self.raised.insert(subject.clone(), block.end() - 1);
         if let Some(expires) = expires {
             let key = tables::block_key(subject, block.first);
             self.batch.put(EXPIRY, tables::timed_key(expires, &key), []);
