@@ -17,6 +17,8 @@
 
 mod backoff;
 mod counts;
+mod deliver;
+mod lag;
 mod pending;
 pub mod row;
 mod settings;
@@ -25,6 +27,7 @@ mod step;
 pub mod window;
 
 pub use counts::Counts;
+pub use lag::{Lag, Standing};
 pub use settings::{Patch, Settings, Start, WAIT_MAX};
-pub use state::{Consumer, Lag};
+pub use state::Consumer;
 pub use step::{Given, How, Letter, Reason, Run, Session, Settle, Source, Step, Stepped, Want};

@@ -136,7 +136,7 @@ fn refused() -> Vec<(&'static str, Value)> {
         ("publish with a reserved header", invalid(&["headers"])),
         ("publish with two faults", invalid(&["subject", "headers"])),
         ("fetch without a subject", invalid(&["subject"])),
-        ("fetch of a wildcard", invalid(&["subject"])),
+        ("fetch of half a wildcard", invalid(&["subject"])),
         ("fetch of a negative batch", invalid(&["batch_size"])),
         ("subscribe without a subject", invalid(&["subject"])),
         ("last sequence of a wildcard", invalid(&["subject"])),

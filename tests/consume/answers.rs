@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use minitoolstream_client::proto::{ConsumeRequest, ConsumerSettings, LeaseRefused, Nak, OpenConsumer, Terminate};
+use minitoolstream_client::proto::{
+    ConsumeRequest, ConsumerSettings, Credit, LeaseRefused, Nak, OpenConsumer, Terminate,
+};
 use minitoolstream_testkit::TestBroker;
 use tonic::Code;
 
@@ -31,6 +33,8 @@ async fn p4_a_late_ack_of_a_lost_lease_is_refused() {
     let opening = hasty(&broker, 0.2).await;
     let mut frozen = Worker::open(broker.egress, opening.clone(), 10).await;
     let lost = frozen.next().await;
+    // Or the message would come back to it.
+    frozen.say(ConsumeRequest { credit: Some(Credit::default()), ..Default::default() }).await;
     let mut other = Worker::open(broker.egress, opening, 10).await;
     let mine = other.next().await;
     assert_eq!((mine.attempt, mine.message.as_ref().unwrap().sequence), (2, 1), "after the ack wait");

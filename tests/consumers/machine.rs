@@ -108,7 +108,7 @@ impl Backend for Machine {
             ack_floor: consumer.ack_floor(),
             sequences: consumer.sequences(),
             counts: consumer.counts(),
-            lag: consumer.lag(&mut &self.world).unwrap(),
+            lag: consumer.standing().lag(&mut &self.world).unwrap(),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     block::{Located, ScanLimits, StreamScan},
-    consumer::{Consumer, Session, Settings, Source, Start, Step, Stepped},
+    consumer::{Consumer, Lag, Session, Settings, Source, Standing, Start, Step, Stepped},
     error::{Error, Result},
     store::{ConsumerChange, ConsumerView, NewConsumer},
     types::{ConsumerName, SubjectFilter, Timestamp},
@@ -85,7 +85,7 @@ impl Consumers {
         stepped
     }
 
-    pub(super) fn create(&mut self, transaction: &mut Transaction, new: NewConsumer) -> Result<ConsumerView> {
+    pub(super) fn create(&mut self, transaction: &mut Transaction, new: NewConsumer) -> Result<Shown> {
         let name = &new.name;
         self.load(&transaction.snapshot, name)?;
         if let Some(open) = self.open.get(name) {
@@ -94,7 +94,7 @@ impl Consumers {
                     "consumer '{name}' exists with another {setting}: update it, or delete it first"
                 )));
             }
-            return view(&transaction.snapshot, name, open);
+            return Ok(Shown::of(name, open));
         }
         let settings = Settings::complete(new.is_durable.then_some(name), new.patch, new.dead_letter_ttl)?;
         let (cursor, sequence) = beginning(&transaction.snapshot, &settings.filter, settings.start)?;
@@ -118,10 +118,10 @@ impl Consumers {
             transaction.batch.put(CONSUMERS, name.as_str(), open.consumer.settings.to_json());
             write(transaction, name, &mut open.consumer);
         }
-        let view = view(&transaction.snapshot, name, &open)?;
+        let shown = Shown::of(name, &open);
         self.touched.insert(name.clone(), false);
         self.insert(name, open);
-        Ok(view)
+        Ok(shown)
     }
 
     pub(super) fn change(
@@ -129,7 +129,7 @@ impl Consumers {
         transaction: &mut Transaction,
         name: &ConsumerName,
         change: ConsumerChange,
-    ) -> Result<ConsumerView> {
+    ) -> Result<Shown> {
         self.load(&transaction.snapshot, name)?;
         let Some(open) = self.open.get_mut(name) else {
             return Err(unknown(name));
@@ -152,7 +152,7 @@ impl Consumers {
                 open.consumer.reset(cursor, sequence);
             }
             ConsumerChange::Delete => {
-                let view = view(&transaction.snapshot, name, open)?;
+                let shown = Shown::of(name, open);
                 let pages = pages(&transaction.snapshot, name)?;
                 for table in [CONSUMERS, CURSORS] {
                     transaction.batch.remove(table, name.as_str());
@@ -165,7 +165,7 @@ impl Consumers {
                 }
                 self.touched.insert(name.clone(), false);
                 self.remove(name);
-                return Ok(view);
+                return Ok(shown);
             }
         }
         self.touched.insert(name.clone(), false);
@@ -173,20 +173,20 @@ impl Consumers {
         if open.is_durable {
             write(transaction, name, &mut open.consumer);
         }
-        view(&transaction.snapshot, name, open)
+        Ok(Shown::of(name, open))
     }
 
-    pub(super) fn get(&mut self, snapshot: &Snapshot, name: &ConsumerName) -> Result<Option<ConsumerView>> {
+    pub(super) fn get(&mut self, snapshot: &Snapshot, name: &ConsumerName) -> Result<Option<Shown>> {
         let is_open = self.open.contains_key(name);
         self.load(snapshot, name)?;
         let Some(open) = self.open.get(name) else {
             return Ok(None);
         };
-        let view = view(snapshot, name, open)?;
+        let shown = Shown::of(name, open);
         if !is_open {
             self.remove(name);
         }
-        Ok(Some(view))
+        Ok(Some(shown))
     }
 
     fn insert(&mut self, name: &ConsumerName, open: Open) {
@@ -324,20 +324,35 @@ fn beginning(snapshot: &Snapshot, filter: &SubjectFilter, start: Start) -> Resul
     }
 }
 
-fn view(snapshot: &Snapshot, name: &ConsumerName, open: &Open) -> Result<ConsumerView> {
-    let consumer = &open.consumer;
-    Ok(ConsumerView {
-        name: name.clone(),
-        settings: consumer.settings.clone(),
-        created: consumer.created,
-        paused: consumer.paused,
-        workers: open.sessions.len(),
-        cursor: consumer.cursor(),
-        ack_floor: consumer.ack_floor(),
-        sequences: consumer.sequences(),
-        counts: consumer.counts(),
-        lag: consumer.lag(&mut { snapshot })?,
-    })
+/// A consumer as it is shown, but for what takes long to count.
+pub(super) struct Shown {
+    view: ConsumerView,
+    standing: Standing,
+}
+
+impl Shown {
+    fn of(name: &ConsumerName, open: &Open) -> Self {
+        let consumer = &open.consumer;
+        let view = ConsumerView {
+            name: name.clone(),
+            settings: consumer.settings.clone(),
+            created: consumer.created,
+            paused: consumer.paused,
+            workers: open.sessions.len(),
+            cursor: consumer.cursor(),
+            ack_floor: consumer.ack_floor(),
+            sequences: consumer.sequences(),
+            counts: consumer.counts(),
+            lag: Lag::default(),
+        };
+        Self { view, standing: consumer.standing() }
+    }
+
+    /// Counts how far behind it is. Nobody need wait for that.
+    pub(super) fn counted(self, snapshot: &Snapshot) -> Result<ConsumerView> {
+        let lag = self.standing.lag(&mut { snapshot })?;
+        Ok(ConsumerView { lag, ..self.view })
+    }
 }
 
 pub(super) fn unknown(name: &ConsumerName) -> Error {

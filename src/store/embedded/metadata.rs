@@ -150,29 +150,37 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn create_consumer(&self, new: NewConsumer) -> Result<ConsumerView> {
-        self.change_with_consumers(move |transaction, consumers| consumers.create(transaction, new)).await
+        let shown =
+            self.change_with_consumers(move |transaction, consumers| consumers.create(transaction, new)).await?;
+        self.read(move |snapshot| shown.counted(snapshot)).await
     }
 
     async fn consumer(&self, name: &ConsumerName) -> Result<Option<ConsumerView>> {
         let name = name.clone();
-        self.read_consumers(move |snapshot, consumers| consumers.get(snapshot, &name)).await
+        let shown = self.read_consumers(move |snapshot, consumers| consumers.get(snapshot, &name)).await?;
+        self.read(move |snapshot| shown.map(|shown| shown.counted(snapshot)).transpose()).await
     }
 
     async fn consumers(&self, after: &str, limit: usize) -> Result<Vec<ConsumerView>> {
         let after = after.to_owned();
-        self.read_consumers(move |snapshot, consumers| {
-            let mut views = Vec::new();
-            for name in consumers::names(snapshot, &after, limit)? {
-                views.extend(consumers.get(snapshot, &name)?);
+        let names = self.read(move |snapshot| consumers::names(snapshot, &after, limit)).await?;
+        let shown = self.read_consumers(move |snapshot, consumers| {
+            let mut shown = Vec::new();
+            for name in names {
+                shown.extend(consumers.get(snapshot, &name)?);
             }
-            Ok(views)
-        })
-        .await
+            Ok(shown)
+        });
+        let shown = shown.await?;
+        self.read(move |snapshot| shown.into_iter().map(|shown| shown.counted(snapshot)).collect()).await
     }
 
     async fn change_consumer(&self, name: &ConsumerName, change: ConsumerChange) -> Result<ConsumerView> {
         let name = name.clone();
-        self.change_with_consumers(move |transaction, consumers| consumers.change(transaction, &name, change)).await
+        let shown = self
+            .change_with_consumers(move |transaction, consumers| consumers.change(transaction, &name, change))
+            .await?;
+        self.read(move |snapshot| shown.counted(snapshot)).await
     }
 
     async fn move_message(&self, message: Move, now: Timestamp) -> Result<Option<u64>> {
