@@ -155,8 +155,12 @@ fn answer() -> impl Strategy<Value = Answer> {
         1 => Just(Kind::Damaged),
     ];
     let ago = prop_oneof![3 => Just(0_u64), 1 => (1_u64..3).prop_map(|ticks| ticks * TICK)];
-    (which, prop::bool::weighted(0.1), kind, ago)
-        .prop_map(|(which, is_foreign, kind, ago)| Answer { which, is_foreign, kind, ago })
+    (which, prop::bool::weighted(0.1), kind, ago).prop_map(|(which, is_foreign, kind, ago)| Answer {
+        which,
+        is_foreign,
+        kind,
+        ago,
+    })
 }
 
 pub(crate) fn operation(filter: Filter) -> impl Strategy<Value = Operation> {

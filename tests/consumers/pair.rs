@@ -256,7 +256,8 @@ impl<B: Backend> Pair<B> {
             let lag = first_live.map_or(0, |(_, message)| last + 1 - message.sequence);
             assert!(view.lag.pending == lag || !view.lag.is_exact, "{view:?}, not {lag}");
         } else {
-            let lag = numbered().filter(|(_, message)| message.state == State::Ahead && !message.is_gone).count() as u64;
+            let lag =
+                numbered().filter(|(_, message)| message.state == State::Ahead && !message.is_gone).count() as u64;
             assert!(view.lag.pending == lag || (!view.lag.is_exact && view.lag.pending < lag), "{view:?}, not {lag}");
         }
     }
