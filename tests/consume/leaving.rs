@@ -38,6 +38,21 @@ async fn a_worker_that_drains_gives_back_what_it_did_not_begin_with() {
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_to_a_worker_that_leaves_was_no_attempt() {
+    let broker = start().await;
+    let consumer = consumer(&broker, 1, ConsumerSettings::of("a")).await;
+    for attempt in 1..=9 {
+        let mut leaving = consumer.messages().await.unwrap();
+        let failed = next(&mut leaving).await;
+        assert_eq!(failed.attempt, attempt, "only failures count");
+        // It comes again at once, and crosses the farewell.
+        outcome(failed.nak_after(Duration::ZERO)).await.unwrap();
+        leaving.drain(PATIENCE).await.unwrap();
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn a_worker_that_is_dropped_gives_back_what_it_did_not_begin_with() {
     let broker = start().await;
     let consumer = consumer(&broker, 10, ConsumerSettings::of("a")).await;
