@@ -14,6 +14,10 @@ const DELAY_MAX: Duration = Duration::from_hours(24);
 /// The longest reason that the broker keeps, in bytes.
 const REASON_MAX: usize = 255;
 
+/// No lease has this id. A broker refuses to extend it once it has heard of all that was said before: what it delivered
+/// until then comes before the refusal, and nothing comes after it.
+pub(crate) const LAST: u64 = u64::MAX;
+
 /// What a worker says about a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -80,9 +84,11 @@ impl Answers {
         self.room().extend.push(id);
     }
 
-    /// Asks for no more deliveries.
+    /// Asks for no more deliveries, and to be told when they have ended.
     pub(crate) fn stop(&mut self) {
-        self.room().credit = Some(Credit { messages: 0, bytes: 0 });
+        let frame = self.room();
+        frame.credit = Some(Credit { messages: 0, bytes: 0 });
+        frame.extend.push(LAST);
         self.in_a_hurry = true;
     }
 

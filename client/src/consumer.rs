@@ -115,7 +115,8 @@ impl Consumer {
         self.for_each_until(concurrency, std::future::pending::<()>(), handler).await
     }
 
-    /// The same, until `stop` resolves: then takes no more messages and waits for the handlers.
+    /// The same, until `stop` resolves: then takes no more messages, gives back those that no handler has begun with, and
+    /// waits for the handlers.
     ///
     /// # Errors
     /// Why no more messages come; [`Error::LeaseLost`](crate::Error::LeaseLost) if the last answers are not confirmed
@@ -148,6 +149,8 @@ impl Consumer {
                 _ = &mut stop => break None,
             }
         };
+        // Handlers may take long: what they have not begun with is for others meanwhile.
+        deliveries.leave();
         while handlers.join_next().await.is_some() {}
         let drained = deliveries.drain(CONFIRMING_MAX).await;
         failure.map_or(drained, Err)

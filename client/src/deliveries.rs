@@ -63,13 +63,18 @@ impl Deliveries {
         Ok(Self { stages: WatchStream::new(stages), link: None, leave, worker })
     }
 
+    /// Takes nothing more, and gives back what was not handed out.
+    pub(crate) fn leave(&self) {
+        self.leave.send_replace(true);
+    }
+
     /// Takes nothing more, gives back what was not handed out, and waits until the messages that are out are answered
     /// and the answers are on the broker's stable storage.
     ///
     /// # Errors
     /// [`Error::LeaseLost`] if that took longer than the timeout: what is not settled is delivered again.
     pub async fn drain(mut self, within: Duration) -> Result<()> {
-        self.leave.send_replace(true);
+        self.leave();
         if timeout(within, &mut self.worker).await.is_ok() {
             return Ok(());
         }

@@ -25,6 +25,7 @@ use tonic::Streaming;
 
 use crate::{
     Client, Error, Result,
+    answers::LAST,
     leases::{Leases, Terms},
     worker::Opening,
 };
@@ -35,7 +36,7 @@ const FRAMES_WAITING: usize = 2;
 /// How long the broker may take to open a stream.
 const OPENING_MAX: Duration = Duration::from_secs(10);
 
-/// How long the broker may take to end a stream that was left.
+/// How long the broker may take to end its deliveries, and the stream, when it is left.
 const ENDING_MAX: Duration = Duration::from_secs(1);
 
 /// How long an answer that nobody waits for may wait for others.
@@ -101,6 +102,8 @@ pub(crate) struct Driver {
     silence_max: Duration,
     leave: watch::Receiver<bool>,
     is_leaving: bool,
+    /// Deliveries may be on their way, although no more are asked for.
+    may_deliver: bool,
     /// The broker delivered or confirmed something: it is worth coming back to.
     pub(crate) is_proven: bool,
     why_over: String,
@@ -146,6 +149,7 @@ impl Driver {
             silence_max: opening.heartbeat * HEARTBEATS_MISSED,
             leave,
             is_leaving: false,
+            may_deliver: true,
             is_proven: false,
             why_over: "the worker was stopped, the message will be delivered again".into(),
         };
@@ -184,9 +188,11 @@ impl Driver {
         let lingering = tokio::time::sleep(LINGER);
         tokio::pin!(lingering);
         let (mut is_lingering, mut has_lingered) = (false, false);
+        let delivered = tokio::time::sleep(ENDING_MAX);
+        tokio::pin!(delivered);
         loop {
             let (is_empty, in_a_hurry) = self.link.with(|leases| {
-                if self.is_leaving && leases.is_quiet() {
+                if self.is_leaving && !self.may_deliver && leases.is_quiet() {
                     return (true, true);
                 }
                 (leases.answers.is_empty(), leases.answers.in_a_hurry())
@@ -235,7 +241,11 @@ impl Driver {
                     }
                 }
                 // Dropping the reader is leaving, too.
-                _ = self.leave.changed(), if !self.is_leaving => self.start_leaving(),
+                _ = self.leave.changed(), if !self.is_leaving => {
+                    self.start_leaving();
+                    delivered.as_mut().reset(tokio::time::Instant::now() + ENDING_MAX);
+                }
+                () = &mut delivered, if self.is_leaving && self.may_deliver => self.may_deliver = false,
             }
         }
     }
@@ -250,11 +260,15 @@ impl Driver {
 
     /// True if the broker is about to stop.
     fn take_in(&mut self, response: ConsumeResponse) -> bool {
-        let ConsumeResponse { deliveries, settled, refused, draining, .. } = response;
+        let ConsumeResponse { deliveries, settled, mut refused, draining, .. } = response;
         self.heard = Instant::now();
         if deliveries.is_empty() && settled.is_empty() && refused.is_empty() {
             return draining;
         }
+        refused.retain(|refused| {
+            self.may_deliver &= refused.lease_id != LAST;
+            refused.lease_id != LAST
+        });
         self.is_proven = true;
         self.link.with(|leases| {
             settled.into_iter().for_each(|run| leases.settled(run));

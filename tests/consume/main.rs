@@ -3,7 +3,12 @@
 
 mod answers;
 mod disconnects;
+mod handlers;
+mod holds;
+mod leaving;
 mod letters;
 mod orders;
+mod reads;
+mod sdk;
 mod sharing;
 mod worker;

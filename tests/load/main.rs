@@ -4,4 +4,7 @@
 mod memory;
 mod order;
 mod recovery;
+mod redelivery;
 mod sizes;
+mod worker;
+mod workers;
