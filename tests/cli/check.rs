@@ -44,7 +44,7 @@ fn check_of_a_sound_broker_is_content() {
     insta::assert_snapshot!(session.transcript(&["check"]));
     let summary = session.json("check");
     assert_eq!(summary.len(), 1);
-    let whole = json!({ "subjects": 3, "blocks": 4, "messages": 4, "findings": 0, "bytes": summary[0]["bytes"] });
+    let whole = json!({ "subjects": 3, "blocks": 4, "messages": 4, "consumers": 0, "findings": 0, "bytes": summary[0]["bytes"] });
     assert_eq!(summary[0], whole);
 
     session.broker.terminate();

@@ -6,7 +6,7 @@ use minitoolstream_client::{
     NewMessage,
     proto::{ConsumeRequest, ConsumerSettings, Credit, OpenConsumer},
 };
-use minitoolstream_testkit::TestBroker;
+use minitoolstream_testkit::{TestBroker, http};
 
 use crate::worker::{Worker, create, info, open, seconds};
 
@@ -136,5 +136,33 @@ async fn ephemeral_consumers_leave_nothing_behind() {
     assert_eq!(other.take(1).await, [(1, 1)], "another begins anew");
     let listed = broker.client().await.consumers().next_page().await.unwrap().unwrap();
     assert!(listed.is_empty(), "{listed:?}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_does_not_fit_waits_for_room_and_costs_nothing_meanwhile() {
+    let broker = start().await;
+    let mut ingress = minitoolstream_client::proto::ingress_service_client::IngressServiceClient::new(
+        crate::worker::channel(broker.ingress).await,
+    );
+    // One block, whose average of about 250 bytes says little of each.
+    let message = |len| minitoolstream_client::proto::PublishRequest {
+        subject: "a".into(),
+        data: vec![7; len].into(),
+        ..Default::default()
+    };
+    let messages = [10, 950, 10, 10].map(message).to_vec();
+    ingress.publish_batch(minitoolstream_client::proto::PublishBatchRequest { messages }).await.unwrap();
+    let credit = Credit { messages: 100, bytes: 600 };
+    let mut worker = Worker::try_open(broker.egress, open("w", "a"), credit).await.unwrap();
+    let first = worker.next().await;
+    assert_eq!(first.message.unwrap().sequence, 1);
+    let commits = async || http::metric(broker.http, "minitoolstream_commit_seconds_count").await;
+    assert!(worker.is_silent_for(Duration::from_millis(200)).await, "590 bytes are left");
+    let before = commits().await;
+    assert!(worker.is_silent_for(Duration::from_millis(500)).await);
+    assert!(commits().await - before < 20, "{} commits while nothing happens", commits().await - before);
+    worker.ack(first.lease_id).await;
+    assert_eq!(worker.take(1).await, [(2, 1)], "alone");
     broker.stop().await;
 }

@@ -25,6 +25,8 @@ pub(super) struct Work {
     /// Leased, and not sent yet.
     ready: VecDeque<Run>,
     backlog: u64,
+    /// Room in bytes without which nothing more is leased: what did not fit would be leased and released for ever.
+    needs: u64,
     /// Answers of the broker's own.
     settles: Vec<Settle>,
     /// What the client is to be told of its answers.
@@ -65,7 +67,7 @@ impl Session {
             }
         }
         let want = match permit {
-            Some(_) if work.ready.is_empty() && work.window.takes(0) => work.want(self.message_bytes),
+            Some(_) if work.ready.is_empty() && work.window.takes(work.needs) => work.want(self.message_bytes),
             _ => Want::default(),
         };
         let mut more = !self.lock_inbox().is_empty();
@@ -151,8 +153,11 @@ impl Session {
 
     /// Puts a page into the outlet; gives `true` if another look should follow at once.
     fn hand_over(&self, work: &mut Work, page: Page, is_draining: bool) -> bool {
-        let Page { mut frames, permit, settles, failed, .. } = page;
+        let Page { mut frames, permit, settles, failed, needs, .. } = page;
         let mut more = !settles.is_empty() || !work.ready.is_empty();
+        if needs > 0 || frames.iter().any(|frame| !frame.deliveries.is_empty()) {
+            work.needs = needs;
+        }
         work.settles.extend(settles);
         if let Some(error) = failed {
             tracing::warn!(consumer = %self.consumer, %error, "messages could not be read, and will be tried again");
@@ -193,6 +198,7 @@ impl Work {
             window: Window::new(id.0),
             ready: VecDeque::new(),
             backlog: 0,
+            needs: 0,
             settles: Vec::new(),
             told: ConsumeResponse::default(),
             is_drain_told: false,

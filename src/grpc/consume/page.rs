@@ -37,8 +37,8 @@ pub(super) struct Page {
     pub(super) settles: Vec<Settle>,
     /// Set if the store did not answer.
     pub(super) failed: Option<Error>,
-    /// True if the worker has no room for all that it leased.
-    is_short: bool,
+    /// Bytes that the worker must have room for before it leases more: those of a message that did not fit.
+    pub(super) needs: u64,
     frame_bytes: usize,
     bytes: usize,
     deliveries: usize,
@@ -83,7 +83,7 @@ impl Source<'_> {
                     Err(error) => page.fail(&run, error, self.now),
                 }
             }
-            if page.failed.is_some() || page.is_short {
+            if page.failed.is_some() || page.needs > 0 {
                 // What does not fit, or cannot be read now, goes back: others may take it.
                 for run in ready.drain(..) {
                     page.give_back(&run.given, &How::Release, self.now);
@@ -138,7 +138,7 @@ impl Source<'_> {
             let size = stored.object.as_ref().map_or(stored.record.data.len() as u64, |object| object.size);
             let bytes = if size <= self.message_bytes as u64 { size } else { 0 };
             if !window.takes(bytes) {
-                page.is_short = true;
+                page.needs = bytes;
                 page.give_back(&run.given[index..], &How::Release, self.now);
                 break;
             }
