@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ten_thousand_subjects_give_fewer_than_2000_series() {
+    fn ten_thousand_subjects_and_consumers_give_fewer_than_2000_series() {
         let metrics = Metrics::new(100).unwrap();
         for index in 0..10_000 {
             let subject = Subject::parse("subject", &format!("s.{index}")).unwrap();
@@ -251,9 +251,13 @@ mod tests {
                 metrics.messages(Service::Egress, &subject, status, 1);
             }
         }
+        let name = |index| ConsumerName::parse("name", &format!("c{index}")).unwrap();
+        let lags: Vec<_> = (0..10_000).map(|index| (name(index), Lag { pending: 2, ..Lag::default() })).collect();
+        metrics.lags(&lags, 100);
         let text = metrics.render();
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
         assert!(series < 2_000, "{series} series");
         assert!(text.contains(r#"minitoolstream_messages_total{service="ingress",status="ok",subject="other"} 9900"#));
+        assert!(text.contains(r#"minitoolstream_consumer_messages{consumer="other",state="pending"} 19800"#));
     }
 }

@@ -10,7 +10,7 @@ async fn main() -> Result<(), Error> {
     let stop = tokio::signal::ctrl_c();
     let handled = worker.for_each_until(8, stop, |job| async move {
         let data = job.data().await?;
-        println!("{} bytes of {}, attempt {}", data.len(), job.message.subject, job.attempt);
+        eprintln!("{} bytes of {}, attempt {}", data.len(), job.message.subject, job.attempt);
         Ok::<_, Error>(()) // done: acked; an error or a panic: delivered again after the back-off
     });
     handled.await

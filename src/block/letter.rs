@@ -52,7 +52,7 @@ pub fn refer(
         Placement::Inline(body) => {
             let (original, data) = split(one(body, block.crc, index)?);
             headers.extend(original);
-            inline(Record { created: now, expires, headers, data })
+            inline(&Record { created: now, expires, headers, data })
         }
         Placement::Slice { segment, offset, len } => {
             let record = encode(headers, now, expires);
@@ -78,7 +78,7 @@ pub fn refer(
 
 /// A letter without data, for what cannot be read.
 pub fn empty(headers: Headers, now: Timestamp, expires: Option<Timestamp>) -> Reference {
-    inline(Record { created: now, expires, headers, data: Bytes::new() })
+    inline(&Record { created: now, expires, headers, data: Bytes::new() })
 }
 
 /// The message of a dead letter as it was, to be stored anew. `None` if the block holds no dead letter, a damaged one, or
@@ -98,7 +98,7 @@ pub fn restore(block: &Block, now: Timestamp, expires: Option<Timestamp>) -> Opt
     }
     let (headers, data) = split(record);
     Some(match &block.placement {
-        Placement::Inline(_) => inline(Record { created: now, expires, headers, data }),
+        Placement::Inline(_) => inline(&Record { created: now, expires, headers, data }),
         other => with_record(other, encode(headers, now, expires)),
     })
 }
@@ -123,8 +123,8 @@ fn encode(headers: Headers, created: Timestamp, expires: Option<Timestamp>) -> B
     record::encode_record(&Record { created, expires, headers, data: Bytes::new() })
 }
 
-fn inline(record: Record) -> Reference {
-    let body = record::encode_record(&record);
+fn inline(record: &Record) -> Reference {
+    let body = record::encode_record(record);
     Reference { crc: crc32fast::hash(&body), placement: Placement::Inline(body) }
 }
 

@@ -10,3 +10,4 @@ mod subscribers;
 mod supervisor;
 mod truth;
 mod victim;
+mod workers;
