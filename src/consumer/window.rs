@@ -123,8 +123,8 @@ impl Window {
         if now < self.earliest {
             return Vec::new();
         }
-        let deadlines = self.held.iter().flatten().map(|held| held.deadline);
-        self.earliest = deadlines.filter(|deadline| *deadline > now).min().unwrap_or(Timestamp(u64::MAX));
+        // Those that are over count until they are ended.
+        self.earliest = self.held.iter().flatten().map(|held| held.deadline).min().unwrap_or(Timestamp(u64::MAX));
         let is_over = |held: &Option<Held>| held.is_some_and(|held| held.deadline <= now);
         (self.first..).zip(&self.held).filter(|(_, held)| is_over(held)).map(|(count, _)| self.base | count).collect()
     }

@@ -2,7 +2,7 @@
 
 use minitoolstream::{
     Result,
-    consumer::{Counts, Lag, Settings, Start, Step, Stepped},
+    consumer::{Counts, Lag, Patch, Settings, Start, Step, Stepped},
     types::{Subject, Timestamp},
 };
 
@@ -50,6 +50,8 @@ pub(crate) trait Backend: Sized {
     fn expire(&mut self, now: Timestamp) -> u64;
 
     fn pause(&mut self, paused: bool);
+
+    fn update(&mut self, patch: Patch);
 
     fn reset(&mut self, start: Option<Start>);
 

@@ -143,6 +143,10 @@ impl Backend for Embedded {
         self.change(ConsumerChange::Pause(paused));
     }
 
+    fn update(&mut self, patch: Patch) {
+        self.change(ConsumerChange::Update(patch));
+    }
+
     fn reset(&mut self, start: Option<Start>) {
         self.change(ConsumerChange::Reset(start));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use minitoolstream::{
     Result,
-    consumer::{Consumer, Settings, Start, Step, Stepped},
+    consumer::{Consumer, Patch, Settings, Start, Step, Stepped},
     types::{Subject, Timestamp},
 };
 
@@ -75,6 +75,11 @@ impl Backend for Machine {
 
     fn pause(&mut self, paused: bool) {
         self.consumer.pause(paused);
+        self.write();
+    }
+
+    fn update(&mut self, patch: Patch) {
+        self.consumer.settings = self.consumer.settings.updated(patch).unwrap();
         self.write();
     }
 

@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Sequences on the pure state machine, over all filters.
-const CASES: u32 = 10_200;
+const CASES: u32 = 20_400;
 /// The same on the embedded store: one in so many.
-const STORED: u32 = 51;
+const STORED: u32 = 102;
 
 /// `MODEL_CASES` says how many sequences there are over all tests of the state machine.
 fn config(one_in: u32) -> ProptestConfig {

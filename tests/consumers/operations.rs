@@ -106,6 +106,7 @@ pub(crate) enum Operation {
     Expire,
     Pause(bool),
     Reset(Option<Begin>),
+    Update { max_deliver: u32, max_ack_pending: usize, wait: u64 },
     Crash,
     Redrive { letter: u16 },
 }
@@ -179,6 +180,9 @@ pub(crate) fn operation(filter: Filter) -> impl Strategy<Value = Operation> {
         3 => Just(Operation::Expire),
         2 => prop::bool::weighted(0.3).prop_map(Operation::Pause),
         1 => prop::option::of(begin(filter)).prop_map(Operation::Reset),
+        1 => (0_u32..5, 1_usize..7, 1_u64..6).prop_map(|(max_deliver, max_ack_pending, wait)| {
+            Operation::Update { max_deliver, max_ack_pending, wait: wait * TICK }
+        }),
         2 => Just(Operation::Crash),
         2 => any::<u16>().prop_map(|letter| Operation::Redrive { letter }),
     ]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use minitoolstream::{
     Error,
-    consumer::{Counts, How, Session, Settings, Settle, Start, Step, Stepped, Want},
+    consumer::{Counts, How, Patch, Session, Settings, Settle, Start, Step, Stepped, Want},
     types::{ConsumerName, Subject, SubjectFilter, Timestamp},
 };
 
@@ -110,6 +110,17 @@ impl<B: Backend> Pair<B> {
                 let start = begin.map(|begin| resolve(begin, &self.reference, now));
                 self.backend.reset(start);
                 self.begin(start.unwrap_or(self.start));
+            }
+            Operation::Update { max_deliver, max_ack_pending, wait } => {
+                let ack_wait = Duration::from_millis(wait);
+                self.backend.update(Patch {
+                    ack_wait: Some(ack_wait),
+                    max_deliver: Some(max_deliver),
+                    max_ack_pending: Some(max_ack_pending),
+                    ..Patch::default()
+                });
+                let setup = self.reference.setup.clone();
+                self.reference.setup = Setup { ack_wait, max_deliver, max_ack_pending, ..setup };
             }
             Operation::Crash => {
                 self.backend.crash();

@@ -52,7 +52,7 @@ macro_rules! contract {
                 starts: one_subject_begins_where_it_is_told, a_pattern_begins_where_it_is_told,
                     what_is_new_comes_after_it_was_made, p8_what_lies_before_the_start_is_not_counted;
                 stream: p2_blocks_come_in_the_order_they_were_stored, scans_are_bounded,
-                    p2_places_are_never_given_again, a_time_names_a_place, wildcards_pass_over_what_is_the_brokers,
+                    p2_places_are_never_given_again, p5_messages_are_read_in_the_order_of_the_stream, a_time_names_a_place, wildcards_pass_over_what_is_the_brokers,
                     p2_a_step_does_not_see_its_own_group;
                 letters: p3_a_letter_keeps_its_bytes_alive, p3_a_redriven_letter_is_what_it_was,
                     p4_the_last_attempt_makes_a_letter, a_worker_that_leaves_uses_its_attempt,

@@ -11,12 +11,13 @@ use minitoolstream::{
         guard::{RecordAt, Refusal},
         record,
     },
+    consumer::{Counts, Settings},
     store::{
         Ack, BlockScan, Committed, Garbage, Group, MetadataStore, PayloadRow, PayloadStore, Stores, SubjectRow,
         check::{self, Mode, Report},
         reader::{self, Stored},
     },
-    types::{DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
 use sha2::{Digest, Sha256};
 
@@ -59,6 +60,9 @@ pub(crate) struct Contents {
     subjects: Vec<SubjectRow>,
     blocks: Vec<Block>,
     positions: Vec<(DurableName, Subject, u64)>,
+    /// Leases end with the process, everything else stays.
+    consumers: Vec<(ConsumerName, Settings, Counts, (u64, u64))>,
+    next_due: Option<Timestamp>,
 }
 
 impl<B: Backend> Rig<B> {
@@ -328,6 +332,9 @@ impl<B: Backend + ?Sized> Rig<B> {
             assert_eq!((scan.floor, scan.last), (row.floor, row.last));
             blocks.extend(scan.blocks);
         }
-        Contents { subjects, blocks, positions: self.positions().await }
+        let consumers = self.metadata().consumers("", usize::MAX).await.unwrap().into_iter();
+        let consumers = consumers.map(|of| (of.name, of.settings, of.counts, of.sequences)).collect();
+        let next_due = self.metadata().next_due().await.unwrap();
+        Contents { subjects, blocks, positions: self.positions().await, consumers, next_due }
     }
 }

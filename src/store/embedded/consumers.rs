@@ -79,6 +79,8 @@ impl Consumers {
             return Err(unknown(&step.consumer));
         };
         let before = open.consumer.pending_len();
+        // Until it is over, a panic leaves nothing that can be used.
+        self.touched.insert(step.consumer.clone(), true);
         let stepped = open.step(transaction, step, LEASES_MAX.saturating_sub(self.leases));
         self.leases = (self.leases + open.consumer.pending_len()).saturating_sub(before);
         self.touched.insert(step.consumer.clone(), stepped.is_err());

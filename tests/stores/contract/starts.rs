@@ -109,4 +109,12 @@ pub(crate) async fn p8_what_lies_before_the_start_is_not_counted(rig: &mut Rig) 
     assert_eq!(named(&sequences(&rig.step(take("c", 1, 9)).await)), [("a", 5), ("a", 6), ("a", 7), ("a", 9)]);
     let counts = rig.view("c").await.unwrap().counts;
     assert_eq!((counts.passed, counts.expired), (6, 2));
+    // Nor does it where the start was not there yet.
+    rig.create("later", from("a", Start::Sequence(12))).await;
+    let short = draft("a", "short").expires(rig.now.0 + 10);
+    rig.store([inline([short]), many("a", 3)]).await;
+    rig.pass(10);
+    assert_eq!(named(&sequences(&rig.step(take("later", 1, 9)).await)), [("a", 12), ("a", 13)]);
+    let view = rig.view("later").await.unwrap();
+    assert_eq!((view.counts.passed, view.counts.expired, view.sequences), (2, 0, (12, 14)));
 }

@@ -1,10 +1,13 @@
 //! One order over all subjects.
 
-use minitoolstream::block::{Located, ScanLimits};
+use minitoolstream::{
+    block::{Located, ScanLimits},
+    store::reader::{self, Stored},
+};
 
 use crate::{
     rig::Rig,
-    words::{draft, filter, inline, many, object, slice},
+    words::{With, draft, filter, inline, many, object, slice},
     workers::{given, on, take},
 };
 
@@ -82,6 +85,43 @@ pub(crate) async fn p2_places_are_never_given_again(rig: &mut Rig) {
     rig.store([many("a.b", 1)]).await;
     let scan = rig.metadata().stream(&filter("a.b"), 1, ALL).await.unwrap();
     assert_eq!(places(&scan.blocks), [(9, "a.b", 3)]);
+}
+
+pub(crate) async fn p5_messages_are_read_in_the_order_of_the_stream(rig: &mut Rig) {
+    let deadline = rig.now.0 + 10;
+    let short = |data: &str| draft("b", data).expires(deadline);
+    rig.store([many("a", 2), slice([draft("b", "1"), short("2")]), object(draft("a.b", "1"))]).await;
+    rig.store([many("a", 2), inline([short("3"), short("4")]), slice([draft("b", "5")]), many("$dlq.x", 1)]).await;
+    rig.purge("a", 1, 10).await;
+    rig.pass(10);
+    for is_reaped in [false, true] {
+        for (pattern, expected) in [
+            (">", &[(2, "a", 2), (3, "b", 1), (5, "a.b", 1), (6, "a", 3), (7, "a", 4), (10, "b", 5)][..]),
+            ("*", &[(2, "a", 2), (3, "b", 1), (6, "a", 3), (7, "a", 4), (10, "b", 5)]),
+            ("b", &[(3, "b", 1), (10, "b", 5)]),
+            ("none", &[]),
+        ] {
+            for (limit, from) in [(1, 1), (2, 1), (3, 0), (100, 1), (1, 6), (2, 11), (1, 20)] {
+                let (mut found, mut next) = (Vec::new(), from);
+                for _ in 0..20 {
+                    let page = reader::read_stream(rig.stores(), &filter(pattern), next, limit, rig.now).await.unwrap();
+                    assert_eq!(page.damage, None);
+                    assert!(page.messages.len() <= limit && page.next >= next);
+                    let place = |of: &Stored| (of.stream_sequence, of.subject.to_string(), of.sequence);
+                    found.extend(page.messages.iter().map(place));
+                    next = page.next;
+                    if page.is_end {
+                        break;
+                    }
+                }
+                let expected = expected.iter().filter(|(at, ..)| *at >= from);
+                let expected: Vec<_> = expected.map(|(at, of, sequence)| (*at, (*of).to_owned(), *sequence)).collect();
+                assert_eq!((found, next), (expected, from.max(12)), "{pattern}, {limit} from {from}, {is_reaped}");
+            }
+        }
+        rig.expire(10).await;
+        rig.pause().await;
+    }
 }
 
 pub(crate) async fn a_time_names_a_place(rig: &mut Rig) {
