@@ -50,7 +50,9 @@ pub fn refer(
 ) -> Option<Reference> {
     Some(match &block.placement {
         Placement::Inline(body) => {
-            let (original, data) = split(one(body, block.crc, index)?);
+            let record = one(body, block.crc, index)?;
+            keep_origin(&mut headers, &record);
+            let (original, data) = split(record);
             headers.extend(original);
             inline(&Record { created: now, expires, headers, data })
         }
@@ -69,11 +71,23 @@ pub fn refer(
             }
         }
         Placement::Object { record, .. } | Placement::Shared { record, .. } => {
-            let (original, _) = split(one(record, block.crc, 0)?);
-            headers.extend(original);
+            let record = one(record, block.crc, 0)?;
+            keep_origin(&mut headers, &record);
+            headers.extend(split(record).0);
             with_record(&block.placement, encode(headers, now, expires))
         }
     })
+}
+
+/// A letter about a letter tells where the message came from at first, so that it can be brought back there.
+fn keep_origin(headers: &mut Headers, record: &Record) {
+    for name in [ORIGINAL_SUBJECT, ORIGINAL_SEQUENCE, ORIGINAL_TIME] {
+        if let Some(origin) = record.headers.iter().find(|(known, _)| known == name)
+            && let Some(header) = headers.iter_mut().find(|(known, _)| known == name)
+        {
+            header.1.clone_from(&origin.1);
+        }
+    }
 }
 
 /// A letter without data, for what cannot be read.

@@ -128,6 +128,14 @@ impl Block {
         }
     }
 
+    /// Bytes that are read to have it: for a shared record, all of the body that it is in.
+    pub fn read_bytes(&self) -> u64 {
+        match &self.placement {
+            Placement::Shared { len, record, .. } => len + record.len() as u64,
+            Placement::Inline(_) | Placement::Slice { .. } | Placement::Object { .. } => self.bytes(),
+        }
+    }
+
     /// The segment or object that it lives in, if any.
     pub fn payload(&self) -> Option<PayloadKey> {
         match self.placement {

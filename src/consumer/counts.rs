@@ -15,7 +15,7 @@ pub struct Counts {
     pub expired: u64,
     /// Deliveries, redeliveries among them.
     pub deliveries: u64,
-    /// Deliveries after the first of a message.
+    /// Deliveries with an attempt above 1.
     pub redeliveries: u64,
 }
 

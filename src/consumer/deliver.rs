@@ -2,7 +2,7 @@
 
 use super::{Consumer, Given, Reason, Run, Session, Source, Stepped, Want, pending::Entry, state::LETTERS_MAX};
 use crate::{
-    block::{Located, ScanLimits},
+    block::{Located, Placement, ScanLimits},
     error::Result,
     types::Timestamp,
 };
@@ -38,7 +38,7 @@ impl Consumer {
                 self.counts.expired += 1;
                 continue;
             };
-            if !room.take(&located) {
+            if work.loaded > SCAN.bytes || !room.take(&located) {
                 work.stepped.more = true;
                 return Ok(false);
             }
@@ -163,6 +163,8 @@ pub(super) struct Work<'a, S> {
     pub(super) stepped: Stepped,
     /// The block found last: what is redelivered often lies together.
     pub(super) last: Option<Located>,
+    /// Bytes that came along with blocks which were looked up one by one.
+    pub(super) loaded: u64,
 }
 
 impl<S: Source> Work<'_, S> {
@@ -171,6 +173,9 @@ impl<S: Source> Work<'_, S> {
         let holds = |located: &Located| (located.block.stream_first..located.block.stream_end()).contains(&at);
         if !self.last.as_ref().is_some_and(holds) {
             self.last = self.source.find(at)?;
+            if let Some(Placement::Inline(body)) = self.last.as_ref().map(|located| &located.block.placement) {
+                self.loaded += body.len() as u64;
+            }
         }
         let is_live = |located: &&Located| {
             located.sequence_at(at) >= located.floor && located.block.expires.is_none_or(|at| at > self.now)

@@ -94,7 +94,7 @@ impl Consumer {
     /// Those of the source.
     pub fn step(&mut self, step: &Step, messages_max: usize, source: &mut impl Source) -> Result<Stepped> {
         let was_full = self.is_full();
-        let mut work = Work { now: step.now, source, stepped: Stepped::default(), last: None };
+        let mut work = Work { now: step.now, source, stepped: Stepped::default(), last: None, loaded: 0 };
         for settle in &step.settles {
             let settled = self.settle(step.session, settle, &mut work)?;
             work.stepped.settled.push(settled);

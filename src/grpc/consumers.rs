@@ -47,7 +47,7 @@ pub(super) fn name(field: &str, name: &str) -> Result<ConsumerName> {
 }
 
 /// Settings as a user gave them.
-pub(super) fn patch(settings: &ConsumerSettings) -> Result<Patch> {
+pub(super) fn patch(settings: &ConsumerSettings, now: Timestamp) -> Result<Patch> {
     let wait = |field: &str, given: &Option<prost_types::Duration>, max| {
         given.map(|given| validate::duration(field, given, [Duration::ZERO, max])).transpose()
     };
@@ -63,7 +63,7 @@ pub(super) fn patch(settings: &ConsumerSettings) -> Result<Patch> {
     let dead_letters = settings.dead_letter_subject.as_deref();
     Ok(Patch {
         filter,
-        start: settings.start.as_ref().map(start).transpose()?,
+        start: settings.start.as_ref().map(|given| start(given, now)).transpose()?,
         ack_wait: wait("settings.ack_wait", &settings.ack_wait, WAIT_MAX)?,
         max_deliver: settings.max_deliver,
         max_ack_pending: settings.max_ack_pending.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
@@ -76,13 +76,19 @@ pub(super) fn patch(settings: &ConsumerSettings) -> Result<Patch> {
 /// Longest life of a dead letter.
 const TTL_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
-fn start(start: &WireStart) -> Result<Start> {
+fn start(start: &WireStart, now: Timestamp) -> Result<Start> {
     match &start.from {
         None | Some(From::All(())) => Ok(Start::All),
         Some(From::New(())) => Ok(Start::New),
         Some(From::Sequence(sequence)) => Ok(Start::Sequence((*sequence).max(1))),
         Some(From::StreamSequence(sequence)) => Ok(Start::StreamSequence((*sequence).max(1))),
-        Some(From::Time(time)) => Ok(Start::at(validate::past_time("settings.start.time", *time)?)),
+        Some(From::Time(time)) => {
+            let time = validate::past_time("settings.start.time", *time)?;
+            if time > now {
+                return Err(Error::invalid("settings.start.time", "lies ahead: give a time that has passed, or new"));
+            }
+            Ok(Start::at(time))
+        }
     }
 }
 
@@ -105,7 +111,7 @@ impl ConsumerService for Consumers {
 
     async fn update_consumer(&self, request: Request<UpdateConsumerRequest>) -> Result<Response<ConsumerInfo>, Status> {
         let request = request.into_inner();
-        let patch = patch(&request.settings.unwrap_or_default()).map_err(|error| status(&error))?;
+        let patch = patch(&request.settings.unwrap_or_default(), self.0.clock.now()).map_err(|error| status(&error))?;
         answer(self.change(&request.name, ConsumerChange::Update(patch)).await)
     }
 
@@ -119,7 +125,9 @@ impl ConsumerService for Consumers {
 
     async fn reset_consumer(&self, request: Request<ResetConsumerRequest>) -> Result<Response<ConsumerInfo>, Status> {
         let request = request.into_inner();
-        let start = request.start.as_ref().map(start).transpose().map_err(|error| status(&error))?;
+        let now = self.0.clock.now();
+        let start =
+            request.start.as_ref().map(|given| start(given, now)).transpose().map_err(|error| status(&error))?;
         answer(self.change(&request.name, ConsumerChange::Reset(start)).await)
     }
 
@@ -138,7 +146,7 @@ impl Consumers {
         let new = NewConsumer {
             name: name("name", &request.name)?,
             is_durable: true,
-            patch: patch(&request.settings.unwrap_or_default())?,
+            patch: patch(&request.settings.unwrap_or_default(), self.0.clock.now())?,
             dead_letter_ttl: self.0.config.dead_letter_ttl,
             consumers_max: self.0.config.consumers,
             now: self.0.clock.now(),
@@ -212,10 +220,12 @@ impl Consumers {
                     None => response.not_found.push(letter.sequence),
                 }
             }
-            if let (Some(damage), true) = (page.damage, page.messages.is_empty()) {
-                return Err(damage);
-            }
             next = page.next.max(next + 1);
+            if page.damage.is_some() {
+                // A letter is alone in its block: the others can be moved.
+                response.not_found.push(page.next);
+                next = page.next + 1;
+            }
         }
         Ok(response)
     }

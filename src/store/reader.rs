@@ -265,7 +265,8 @@ fn decode(located: &Located, body: Bytes, range: Range<u32>) -> Result<Vec<Store
             let (own, shared) = (take(own.clone(), 0..1, true)?, take(body, *index..index.saturating_add(1), false)?);
             let joined = |(own, shared): (Record, Record)| Record {
                 headers: own.headers.into_iter().chain(shared.headers).collect(),
-                data: shared.data,
+                // Or it would keep all of the other block's body in memory.
+                data: Bytes::copy_from_slice(&shared.data),
                 ..own
             };
             own.into_iter().zip(shared).map(joined).collect()

@@ -95,7 +95,7 @@ impl Broker {
             Some(heartbeat) => validate::duration("open.heartbeat", heartbeat, HEARTBEAT_RANGE)?,
             None => HEARTBEAT,
         };
-        let patch = open.settings.as_ref().map(consumers::patch).transpose()?;
+        let patch = open.settings.as_ref().map(|settings| consumers::patch(settings, self.clock.now())).transpose()?;
         let name = match open.durable_name.as_str() {
             "" => None,
             name => Some(consumers::name("open.durable_name", name)?),

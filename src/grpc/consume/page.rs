@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use minitoolstream_proto::{ConsumeResponse, Delivery};
 
 use crate::{
@@ -119,13 +120,18 @@ impl Source<'_> {
             Found::Damaged(what) => return self.report(&run.given, run, what, page),
         };
         behind += run.given.len() as u64;
+        // Few messages of a block would keep all of its body in memory.
+        let is_sparse = run.given.len() * 4 < messages.len().max(run.block.count as usize);
         let (mut messages, mut sent) = (messages.into_iter(), 0);
         let mut next = run.given.first().map_or(0, |first| first.at);
         for (index, given) in run.given.iter().enumerate() {
             behind -= 1;
             let skipped = usize::try_from(given.at - next).unwrap_or(usize::MAX);
             next = given.at + 1;
-            let Some(stored) = messages.nth(skipped) else { break };
+            let Some(mut stored) = messages.nth(skipped) else { break };
+            if is_sparse {
+                stored.record.data = Bytes::copy_from_slice(&stored.record.data);
+            }
             let one = std::slice::from_ref(given);
             // A lease that ended while it waited here is somebody else's, or will be.
             if given.deadline <= self.now {

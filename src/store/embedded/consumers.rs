@@ -1,6 +1,9 @@
 //! Consumers: their state in memory while somebody works for them, in rows always.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use super::{
     engine::Snapshot,
@@ -19,6 +22,9 @@ use crate::{
 
 /// Messages that may be out over all consumers: about 150 bytes of memory each.
 const LEASES_MAX: usize = 1_000_000;
+
+/// How long a consumer that is not durable may be without a worker.
+const JOINING_MAX: Duration = Duration::from_secs(60);
 
 /// Consumers in use.
 #[derive(Default)]
@@ -98,6 +104,9 @@ impl Consumers {
             }
             return Ok(Shown::of(name, open));
         }
+        // One without a name whose worker never came leaves nothing behind, either.
+        let is_left = |open: &Open| open.sessions.is_empty() && new.now.since(open.consumer.created) > JOINING_MAX;
+        self.open.retain(|_, open| open.is_durable || !is_left(open));
         let settings = Settings::complete(new.is_durable.then_some(name), new.patch, new.dead_letter_ttl)?;
         let (cursor, sequence) = beginning(&transaction.snapshot, &settings.filter, settings.start)?;
         let mut open = Open {
@@ -113,7 +122,7 @@ impl Consumers {
                     what: format!(
                         "there are {count} durable consumers, as many as limits.consumers allows: delete some"
                     ),
-                    retry_after: std::time::Duration::from_secs(1),
+                    retry_after: Duration::from_secs(1),
                 });
             }
             self.durable = Some(count + 1);

@@ -27,13 +27,15 @@ pub(super) fn add_order(engine: &Engine) -> Result<()> {
             let mut transaction = Transaction::begin(engine)?;
             let mut blocks = Vec::new();
             transaction.snapshot.scan(BLOCKS, &from, &to, |key, value| {
-                blocks.push((key.to_vec(), read_block(key, value)?));
+                // One that cannot be read keeps no other from being put in order; 'check' tells of it.
+                blocks.push((key.to_vec(), read_block(key, value).ok()));
                 Ok(blocks.len() < STEP)
             })?;
             let Some((last, _)) = blocks.last() else { break };
             from = [last.as_slice(), &[0]].concat();
             let mut next = next_stream(&transaction.snapshot)?;
-            for (_, block) in blocks.iter_mut().filter(|(_, block)| block.stream_first == 0) {
+            let blocks = blocks.iter_mut().filter_map(|(_, block)| block.as_mut());
+            for block in blocks.filter(|block| block.stream_first == 0) {
                 block.stream_first = next;
                 next = block.stream_end();
                 transaction.place(&subject, block);

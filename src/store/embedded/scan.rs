@@ -42,7 +42,7 @@ pub(super) fn scan_blocks(
     snapshot.scan(BLOCKS, &start, &tables::block_key(subject, u64::MAX), |key, value| {
         let block = read_block(key, value)?;
         if block.end() > from {
-            bytes += block.bytes();
+            bytes += block.read_bytes();
             if !blocks.is_empty() && bytes > bytes_max {
                 return Ok(false);
             }
@@ -94,7 +94,7 @@ fn scan_subject(snapshot: &Snapshot, subject: &Subject, from: u64, limits: ScanL
     let (from_key, to_key) = (tables::block_key(subject, start), tables::block_key(subject, u64::MAX));
     snapshot.scan(BLOCKS, &from_key, &to_key, |key, value| {
         let block = read_block(key, value)?;
-        bytes += block.bytes();
+        bytes += block.read_bytes();
         if scan.blocks.len() == limits.blocks || (!scan.blocks.is_empty() && bytes > limits.bytes) {
             (scan.next, scan.is_end) = (block.stream_first, false);
             return Ok(false);
@@ -164,7 +164,7 @@ fn scan_subjects(snapshot: &Snapshot, filter: &SubjectFilter, from: u64, limits:
             }
         };
         let block = block_of(snapshot, &row)?;
-        bytes += block.bytes();
+        bytes += block.read_bytes();
         if !scan.blocks.is_empty() && bytes > limits.bytes {
             (scan.next, scan.is_end) = (row.stream_first.max(from), false);
             return Ok(false);
