@@ -112,3 +112,20 @@ fn a_consumer_that_is_deleted_ends_its_workers_with_the_reason() {
     session.run("consumer delete w --yes").text();
     assert_eq!(worker.end(), Some(1));
 }
+
+#[test]
+fn consume_goes_on_after_a_crash_and_need_not_wait_for_a_broker_that_is_gone() {
+    let mut session = Session::start();
+    publish(&session, "jobs", 1);
+    let mut worker = Following::start(&session, "-o json consume w --filter jobs");
+    assert_eq!(worker.next()["text"], "1");
+    wait_for(&session, |books| books["acked"] == 1);
+    session.broker.crash_and_restart();
+    session.run("publish jobs --data second").text();
+    let second = worker.next();
+    assert_eq!((&second["text"], &second["attempt"]), (&json!("second"), &json!(1)));
+    wait_for(&session, |books| books["acked"] == 2);
+    session.broker.kill();
+    worker.signal("-TERM");
+    assert_eq!(worker.end(), Some(0), "all was confirmed");
+}
