@@ -32,7 +32,7 @@ pub struct Deliveries {
     stages: WatchStream<Stage>,
     link: Option<Arc<Link>>,
     leave: watch::Sender<bool>,
-    worker: JoinHandle<()>,
+    worker: JoinHandle<Result<()>>,
 }
 
 /// Which stream is read.
@@ -72,11 +72,12 @@ impl Deliveries {
     /// and the answers are on the broker's stable storage.
     ///
     /// # Errors
-    /// [`Error::LeaseLost`] if that took longer than the timeout: what is not settled is delivered again.
+    /// [`Error::LeaseLost`] if that took longer than the timeout, or the connection broke meanwhile: what is not settled is
+    /// delivered again.
     pub async fn drain(mut self, within: Duration) -> Result<()> {
         self.leave();
-        if timeout(within, &mut self.worker).await.is_ok() {
-            return Ok(());
+        if let Ok(ended) = timeout(within, &mut self.worker).await {
+            return ended.unwrap_or_else(|failure| Err(Error::Other(format!("the worker's task failed: {failure}"))));
         }
         self.worker.abort();
         Err(Error::LeaseLost(format!(

@@ -294,9 +294,14 @@ impl Leases {
     }
 
     /// True if no message is out, and what was said of those that were is settled.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let is_busy = |slot: &Slot| slot.state == State::Out || slot.state.is_answered();
-        self.answers.is_empty() && !self.slots.iter().chain(self.left_behind.values()).any(is_busy)
+        !self.slots.iter().chain(self.left_behind.values()).any(is_busy)
+    }
+
+    /// The same, and nothing else is to be said.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.answers.is_empty() && self.is_settled()
     }
 
     /// The stream is over: what is not settled is lost.

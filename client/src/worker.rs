@@ -57,11 +57,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) async fn run(mut self, mut driver: Driver) {
+    /// Fails if it was left while the connection was broken, and not all that was said had been confirmed.
+    pub(crate) async fn run(mut self, mut driver: Driver) -> Result<()> {
         let mut failures = 0;
+        let mut outcome = Ok(());
         loop {
             let ended = driver.run().await;
             failures = if driver.is_proven { 1 } else { failures + 1 };
+            let mut unsettled = None;
             let error = match ended {
                 Ended::Left => {
                     driver.finish().await;
@@ -76,13 +79,23 @@ impl Worker {
                     Error::unavailable("the broker is about to stop")
                 }
                 Ended::Broken(error) => {
+                    if !driver.link.with(|leases| leases.is_settled()) {
+                        unsettled = Some(error.to_string());
+                    }
                     drop(driver);
                     error
                 }
             };
             match self.reopen(error, &mut failures).await {
                 Ok(Some(next)) => driver = next,
-                Ok(None) => break,
+                Ok(None) => {
+                    outcome = unsettled.map_or(Ok(()), |error| {
+                        Err(Error::LeaseLost(format!(
+                            "not all answers were confirmed: what is not settled will be delivered again ({error})"
+                        )))
+                    });
+                    break;
+                }
                 Err(error) => {
                     self.stage.send_replace(Stage::Failed(error));
                     break;
@@ -93,6 +106,7 @@ impl Worker {
         // The reader has nothing to wait for any more.
         drop(self.stage);
         while self.draining.join_next().await.is_some() {}
+        outcome
     }
 
     /// Opens the next stream; `None` if nobody wants it any more.

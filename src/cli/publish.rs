@@ -301,15 +301,17 @@ impl Sent {
         let name_shown: String = printable(name).collect();
         let line = match self.format {
             Format::Json => {
-                let mut value = json!({ "sequence": sequence, "duplicate": duplicate });
-                if scheduled {
-                    value = json!({ "scheduled": true });
+                let mut value = json!({ "duplicate": duplicate });
+                match scheduled {
+                    true => value["scheduled"] = true.into(),
+                    false => value["sequence"] = sequence.into(),
                 }
                 if !name.is_empty() {
                     value["path"] = name.into();
                 }
                 value.to_string()
             }
+            Format::Text if scheduled && duplicate => format!("scheduled (duplicate)  {name_shown}"),
             Format::Text if scheduled => format!("scheduled  {name_shown}"),
             Format::Text if duplicate => format!("{sequence} (duplicate)  {name_shown}"),
             Format::Text => format!("{sequence}  {name_shown}"),

@@ -1,6 +1,6 @@
 use std::{
-    io::{BufRead, BufReader, Lines, Write},
-    process::{Child, ChildStdout, Command, Stdio},
+    io::Write,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,47 +9,9 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::command::Session;
-
-/// A command that goes on until it is interrupted; it is killed with the value.
-struct Following {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Following {
-    fn start(session: &Session, line: &str) -> Self {
-        let mut child = session.command(line).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
-    }
-
-    fn next(&mut self) -> Value {
-        serde_json::from_str(&self.lines.next().unwrap().unwrap()).unwrap()
-    }
-
-    /// Interrupts it, as Ctrl-C does, and gives its exit code; `None` if it goes on.
-    fn interrupt(mut self) -> Option<i32> {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-        for _ in 0..500 {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        None
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::{command::Session, following::Following};
 
 #[test]
 fn subscribe_and_tail_stop_at_their_limit() {

@@ -1,6 +1,6 @@
 //! How long a message stays with a worker.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use minitoolstream_client::{ConsumerSettings, Error};
 use tokio::time::{sleep, timeout};
@@ -13,19 +13,21 @@ use crate::{
 #[tokio::test]
 async fn a_message_without_an_answer_is_lost_after_the_ack_wait() {
     let broker = start().await;
-    let consumer = consumer(&broker, 2, ConsumerSettings::of("a").ack_wait(Duration::from_millis(300))).await;
-    let consumer = consumer.auto_extend(false);
-    let mut frozen = consumer.messages().await.unwrap();
-    let mut lost = take(&mut frozen, 2).await;
-    let mut other = consumer.clone().auto_extend(true).messages().await.unwrap();
-    frozen.drain(Duration::ZERO).await.unwrap_err();
-    let mine = take(&mut other, 2).await;
-    assert_eq!(attempts(&mine), [(1, 2), (2, 2)]);
-    let answer = outcome(lost.remove(0).ack()).await;
-    assert!(matches!(answer, Err(Error::LeaseLost(_))), "{answer:?}");
-    for delivery in mine {
-        outcome(delivery.ack()).await.unwrap();
+    let consumer = consumer(&broker, 2, ConsumerSettings::of("a").ack_wait(Duration::from_millis(600))).await;
+    let mut deliveries = consumer.clone().auto_extend(false).messages().await.unwrap();
+    let since = Instant::now();
+    let lost = take(&mut deliveries, 2).await;
+    let mine = take(&mut deliveries, 2).await;
+    assert!(since.elapsed() >= Duration::from_millis(400), "{:?}", since.elapsed());
+    assert_eq!((attempts(&lost), attempts(&mine)), (vec![(1, 1), (2, 1)], vec![(1, 2), (2, 2)]));
+    for delivery in lost {
+        let answer = outcome(delivery.ack()).await;
+        assert!(matches!(answer, Err(Error::LeaseLost(_))), "{answer:?}");
     }
+    for delivery in mine {
+        delivery.ack_nowait();
+    }
+    deliveries.drain(PATIENCE).await.unwrap();
     assert_eq!(consumer.info().await.unwrap().acked, 2);
     broker.stop().await;
 }

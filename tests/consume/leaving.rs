@@ -169,3 +169,21 @@ async fn a_consumer_without_a_name_ends_with_its_broker() {
     assert!(matches!(outcome(held.ack()).await, Err(Error::LeaseLost(_))));
     assert!(deliveries.next().await.is_none());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_the_broker_does_not_live_through_says_what_is_not_certain() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Process::start(BINARY, dir.path(), &[]);
+    let consumer = publish(&broker.client(), 2).await.window(1, 1 << 20);
+    let (mut busy, mut idle) = (consumer.messages().await.unwrap(), consumer.messages().await.unwrap());
+    let held = next(&mut busy).await;
+    outcome(next(&mut idle).await.ack()).await.unwrap();
+    let draining = tokio::spawn(busy.drain(PATIENCE));
+    broker.kill();
+    let since = Instant::now();
+    let drained = draining.await.unwrap();
+    assert!(matches!(drained, Err(Error::LeaseLost(_))), "{drained:?}");
+    assert!(matches!(outcome(held.ack()).await, Err(Error::LeaseLost(_))));
+    idle.drain(PATIENCE).await.expect("all that it said was confirmed");
+    assert!(since.elapsed() < SOON, "nobody waits for a broker that is gone: {:?}", since.elapsed());
+}

@@ -1,6 +1,7 @@
 //! Promises under load: many publishers, many messages, many bytes.
 #![allow(clippy::unwrap_used)]
 
+mod crashes;
 mod memory;
 mod order;
 mod recovery;

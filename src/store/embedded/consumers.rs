@@ -98,9 +98,11 @@ impl Consumers {
         self.load(&transaction.snapshot, name)?;
         if let Some(open) = self.open.get(name) {
             if let Some(setting) = open.consumer.settings.differs_from(&new.patch) {
-                return Err(Error::Precondition(format!(
-                    "consumer '{name}' exists with another {setting}: update it, or delete it first"
-                )));
+                let way = match setting {
+                    "filter" | "start" => "choose another name, or delete it first",
+                    _ => "update it, or delete it first",
+                };
+                return Err(Error::Precondition(format!("consumer '{name}' exists with another {setting}: {way}")));
             }
             return Ok(Shown::of(name, open));
         }
