@@ -9,6 +9,9 @@ use tokio::sync::watch;
 
 use crate::types::{ConsumerName, Timestamp};
 
+/// Nothing is due.
+const NEVER: Timestamp = Timestamp(u64::MAX);
+
 /// What the workers of a consumer are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ring {
@@ -36,13 +39,13 @@ impl Rings {
         if watched.len() > 16 && watched.len().is_power_of_two() {
             watched.retain(|_, sender| !sender.is_closed());
         }
-        let silent = Ring { count: 0, due: Timestamp(u64::MAX), is_over: false };
+        let silent = Ring { count: 0, due: NEVER, is_over: false };
         watched.entry(consumer.clone()).or_insert_with(|| watch::channel(silent).0).subscribe()
     }
 
-    /// Tells what a step left behind. Workers are woken if something is there `now`, or is due earlier than they know; a
-    /// time that moved away costs them one step that finds nothing.
-    pub fn ring(&self, consumer: &ConsumerName, now: bool, due: Option<Timestamp>) {
+    /// Tells what a step at `now` left behind. Workers are woken if something is there for `others`, or is `due` earlier
+    /// than they know; a time that moved away is let stand, and costs them one look that finds nothing.
+    pub fn ring(&self, consumer: &ConsumerName, others: bool, due: Option<Timestamp>, now: Timestamp) {
         let mut watched = self.lock();
         let Some(sender) = watched.get(consumer) else {
             return;
@@ -51,12 +54,14 @@ impl Rings {
             watched.remove(consumer);
             return;
         }
-        let due = due.unwrap_or(Timestamp(u64::MAX));
+        let due = due.unwrap_or(NEVER);
         sender.send_if_modified(|ring| {
-            let is_earlier = due < ring.due;
-            ring.count += u64::from(now);
-            ring.due = due;
-            now || is_earlier
+            let is_news = due < ring.due || (ring.due <= now && due < NEVER);
+            if is_news || ring.due <= now {
+                ring.due = due;
+            }
+            ring.count += u64::from(others);
+            others || is_news
         });
     }
 
@@ -81,18 +86,20 @@ mod tests {
         let rings = Rings::default();
         let consumer = ConsumerName::parse("name", "a").unwrap();
         let mut worker = rings.watch(&consumer);
-        let mut woken = |now, due: u64| {
-            rings.ring(&consumer, now, Some(Timestamp(due)));
+        let mut woken = |others, due: u64, now: u64| {
+            rings.ring(&consumer, others, Some(Timestamp(due)), Timestamp(now));
             let woken = worker.has_changed().unwrap();
             worker.mark_unchanged();
             woken
         };
-        assert!(woken(false, 50));
-        assert!(!woken(false, 80));
-        assert!(woken(true, 90));
-        assert!(woken(false, 60));
+        assert!(woken(false, 50, 0));
+        assert!(!woken(false, 80, 10), "they look at 50, and learn it then");
+        assert!(woken(true, 90, 20));
+        assert!(woken(false, 40, 30));
+        assert!(!woken(false, 60, 30));
+        assert!(woken(false, 60, 40), "what they knew has passed");
         drop(worker);
-        rings.ring(&consumer, true, None);
+        rings.ring(&consumer, true, None, Timestamp(0));
         assert!(rings.lock().is_empty());
     }
 }

@@ -207,16 +207,16 @@ impl Parts {
                 return Err(Error::outcome_unknown());
             }
             let subjects: Vec<_> = group.blocks.iter().map(|block| block.subject.clone()).collect();
-            let consumers: Vec<_> = group.steps.iter().map(|step| step.consumer.clone()).collect();
+            let steps: Vec<_> = group.steps.clone();
             let committed = parts.stores.metadata.commit(group).await;
             match &committed {
-                Ok(Committed::Stored { raised, steps, .. }) => {
+                Ok(Committed::Stored { raised, steps: stepped, .. }) => {
                     for (subject, last) in raised {
                         parts.heads.raise(subject, *last);
                     }
-                    for (consumer, stepped) in consumers.iter().zip(steps) {
+                    for (step, stepped) in steps.iter().zip(stepped) {
                         if let Ok(stepped) = stepped {
-                            parts.rings.ring(consumer, stepped.others, stepped.next_due);
+                            parts.rings.ring(&step.consumer, stepped.others, stepped.next_due, step.now);
                         }
                     }
                 }

@@ -181,7 +181,7 @@ impl Consumers {
             self.0.rings.end(&name);
         } else {
             // Its workers look at what it is now.
-            self.0.rings.ring(&name, true, None);
+            self.0.rings.ring(&name, true, None, self.0.clock.now());
         }
         Ok(view)
     }

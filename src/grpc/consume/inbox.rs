@@ -13,6 +13,9 @@ use crate::{
 /// Frames that wait to be carried out; more wait to be read.
 const FRAMES_MAX: usize = 64;
 
+/// Acks that may wait for others.
+const ACKS_FEW: usize = 32;
+
 /// Longest reason of a worker, in bytes.
 const REASON_BYTES_MAX: usize = 255;
 
@@ -42,6 +45,17 @@ impl Inbox {
 
     pub(super) fn has_room(&self) -> bool {
         self.0.len() < FRAMES_MAX
+    }
+
+    /// If all that waits is a few acks: when the first of them came.
+    pub(super) fn acks_since(&self) -> Option<Timestamp> {
+        let is_ack = |frame: &ConsumeRequest| {
+            let ConsumeRequest { open, credit, ack, ack_up_to: _, nak, extend, terminate, release } = frame;
+            let is_other = !(nak.is_empty() && extend.is_empty() && terminate.is_empty() && release.is_empty());
+            open.is_none() && credit.is_none() && !is_other && ack.len() <= ACKS_FEW
+        };
+        let (received, ..) = self.0.front()?;
+        (self.0.len() <= ACKS_FEW && self.0.iter().all(|(_, frame, _)| is_ack(frame))).then_some(*received)
     }
 
     /// Takes frames until they hold about `answers_max` answers. An answered lease leaves the window at once: its credit
@@ -203,6 +217,23 @@ mod tests {
         let answers = take(&mut window, frame);
         assert!(answers.refused.iter().all(|refused| refused.code == 3), "{:?}", answers.refused);
         assert_eq!((answers.refused.len(), window.count()), (3, 5));
+    }
+
+    #[test]
+    fn only_a_few_acks_may_wait_for_company() {
+        let since = |frames: Vec<ConsumeRequest>| {
+            let mut inbox = Inbox::default();
+            for (frame, received) in frames.into_iter().zip(5..) {
+                inbox.push(Timestamp(received), frame, Permit::default());
+            }
+            inbox.acks_since()
+        };
+        let acks = |count| ConsumeRequest { ack: vec![1; count], ..Default::default() };
+        assert_eq!(since(vec![]), None);
+        assert_eq!(since(vec![acks(1), acks(2)]), Some(Timestamp(5)));
+        assert_eq!(since(vec![acks(1000)]), None);
+        assert_eq!(since(vec![acks(1), ConsumeRequest { extend: vec![1], ..Default::default() }]), None);
+        assert_eq!(since(vec![ConsumeRequest { credit: Some(Credit::default()), ..acks(1) }]), None);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! One look of a session at what there is to do.
 
-use std::{collections::VecDeque, sync::atomic::Ordering, time::Instant};
+use std::{
+    collections::VecDeque,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use minitoolstream_proto::ConsumeResponse;
 
@@ -15,6 +19,9 @@ use crate::{
     grpc::fetch::{PAGE_BYTES, PAGE_MESSAGES},
     types::Timestamp,
 };
+
+/// How long acks wait for company.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// Answers of one step.
 const ANSWERS_MAX: usize = 4096;
@@ -51,11 +58,19 @@ impl Session {
         let now = self.broker.clock.now();
         // Read first: the last frame was received before it was set.
         let is_finished = self.is_finished.load(Ordering::Acquire);
-        let mut answers = self.lock_inbox().take(&mut work.window, ANSWERS_MAX);
-        self.replan.notify_one();
+        let is_draining = self.is_draining.load(Ordering::Acquire);
+        if !is_finished && !is_draining && self.may_gather(work, now) {
+            return Ok(Look::Go(false));
+        }
+        let (had_room, mut answers) = {
+            let mut inbox = self.lock_inbox();
+            (inbox.has_room(), inbox.take(&mut work.window, ANSWERS_MAX))
+        };
+        if !had_room {
+            self.replan.notify_one();
+        }
         work.told.refused.append(&mut answers.refused);
         let has_room = self.outlet.has_room();
-        let is_draining = self.is_draining.load(Ordering::Acquire);
         if is_draining && !work.ready.is_empty() {
             work.release_ready(now);
         }
@@ -107,6 +122,21 @@ impl Session {
         let is_drained = is_draining && work.window.count() == 0;
         let ends = is_idle && (is_drained || is_finished);
         Ok(if ends { Look::End } else { Look::Go(more) })
+    }
+
+    /// True if there is nothing to do but a few acks that came just now. They wait a moment: while messages trickle in,
+    /// they go along with the next lease, which saves every second commit of a worker that keeps up.
+    fn may_gather(&self, work: &Work, now: Timestamp) -> bool {
+        if self.is_hungry.load(Ordering::Acquire) || work.has_news() || !work.settles.is_empty() {
+            return false;
+        }
+        let Some(since) = self.lock_inbox().acks_since() else { return false };
+        let until = since.after(GATHER);
+        if now >= until {
+            return false;
+        }
+        self.look_at(until);
+        true
     }
 
     /// Takes in what came of a step; gives `true` if another should follow at once.

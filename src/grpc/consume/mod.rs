@@ -149,7 +149,14 @@ async fn start(
     let id = consumer::Session(random());
     // Followed before the first look, so that nothing falls between.
     let (head, ring) = (broker.heads.watch_all(&view.settings.filter), broker.rings.watch(&view.name));
-    let session = Arc::new(Session::new(broker.clone(), id, view.name.clone(), message_bytes, outlet.clone()));
+    let session = Arc::new(Session::new(
+        broker.clone(),
+        id,
+        view.name.clone(),
+        message_bytes,
+        outlet.clone(),
+        ring.borrow().count,
+    ));
     let opened = ConsumerOpened { name: view.name.to_string(), ack_wait: Some(wire_duration(view.settings.ack_wait)) };
     let greeting = ConsumeResponse { opened: Some(opened), ..Default::default() };
     let _ = outlet.push(vec![greeting], Permit::default());

@@ -46,6 +46,8 @@ pub(super) struct Session {
     pub(super) inbox: Mutex<Inbox>,
     /// Wakes whoever attends to the stream, when what it waits for has changed.
     pub(super) replan: Notify,
+    /// How often the consumer has rung.
+    pub(super) rung: AtomicU64,
     /// When something will be due, in milliseconds since 1970.
     pub(super) due: AtomicU64,
     /// There may be something to deliver.
@@ -67,6 +69,7 @@ impl Session {
         consumer: ConsumerName,
         message_bytes: usize,
         outlet: Outlet<ConsumeResponse>,
+        rung: u64,
     ) -> Self {
         Self {
             broker,
@@ -77,6 +80,7 @@ impl Session {
             news: watch::channel(0).0,
             inbox: Mutex::default(),
             replan: Notify::new(),
+            rung: AtomicU64::new(rung),
             due: AtomicU64::new(u64::MAX),
             is_hungry: AtomicBool::new(true),
             waits_for_room: AtomicBool::new(false),
@@ -129,7 +133,10 @@ impl Session {
     pub(super) fn ring(&self, ring: Ring) {
         self.look_at(ring.due);
         self.is_deleted.fetch_or(ring.is_over, Ordering::AcqRel);
-        self.look();
+        // What is only due some day needs no look now: most leases end long before.
+        if self.rung.swap(ring.count, Ordering::AcqRel) != ring.count || ring.is_over {
+            self.look();
+        }
     }
 
     /// When something will be due.
