@@ -151,7 +151,7 @@ pub(crate) async fn a_letter_of_a_letter_is_one(rig: &mut Rig) {
         let origin = story(&first);
         assert_eq!(
             story(&second),
-            [&origin[0], &origin[1], "terminated", "1", "second"],
+            [origin[0], origin[1], "terminated", "1", "second"],
             "where it came from at first"
         );
         assert_eq!(second.record.headers.iter().filter(|(name, _)| name.starts_with("Mts-")).count(), 7, "no doubles");
