@@ -149,11 +149,7 @@ pub(crate) async fn a_letter_of_a_letter_is_one(rig: &mut Rig) {
         let second = rig.only("$dlq.d").await;
         assert_two(rig, &second).await;
         let origin = story(&first);
-        assert_eq!(
-            story(&second),
-            [origin[0], origin[1], "terminated", "1", "second"],
-            "where it came from at first"
-        );
+        assert_eq!(story(&second), [origin[0], origin[1], "terminated", "1", "second"], "where it came from at first");
         assert_eq!(second.record.headers.iter().filter(|(name, _)| name.starts_with("Mts-")).count(), 7, "no doubles");
         rig.assert_sound().await;
         assert!(rig.redrive("$dlq.d", second.sequence, "a").await.is_some());
