@@ -29,7 +29,7 @@ use crate::{
     grpc::{self, Broker},
     http::{self, Health, Probe},
     metrics::Metrics,
-    store::embedded::Embedded,
+    store::embedded::{Embedded, Limits},
     types::{Clock, SystemClock},
 };
 
@@ -108,7 +108,8 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let [ingress, egress, http] =
         [&ingress_listener, &egress_listener, &http_listener].map(|listener| listener.local_addr().map_err(io));
 
-    let embedded = Embedded::open(&config.data_dir, config.free_min.0).await?;
+    let quota = if config.quota.0 == 0 { u64::MAX } else { config.quota.0 };
+    let embedded = Embedded::open(&config.data_dir, Limits { free_min: config.free_min.0, quota }).await?;
     let stores = embedded.stores.clone();
     let metrics = Metrics::new(config.metric_subjects)
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;

@@ -139,7 +139,7 @@ impl Client {
         subject: &str,
         sequence: u64,
     ) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + use<>> {
-        let request = ReadMessageRequest { subject: subject.into(), sequence };
+        let request = ReadMessageRequest { subject: subject.into(), sequence, ..Default::default() };
         let stream = self.repeat(|| {
             let (mut egress, request) = (self.egress(), request.clone());
             async move { egress.read_message(request).await }

@@ -6,7 +6,7 @@ use super::storage::{Commit, MovePosition, Parts, TakeStep};
 use crate::{
     block::{
         INLINE_MAX, PayloadKey, Placement,
-        batch::{self, NewBlock},
+        batch::{self, NewBlock, Source},
         guard::{RecordAt, Refusal},
     },
     consumer::Stepped,
@@ -127,12 +127,13 @@ impl Job {
         let mut placements = Vec::with_capacity(blocks.len());
         for block in blocks {
             placements.push(if let Some(object) = &block.object {
-                let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
-                self.unused.push(key);
-                self.parts.stores.payload.put_object(key.number(), object.data.clone()).await?;
+                let number = match &object.source {
+                    Source::Stored(number) => *number,
+                    Source::Data(data) => self.put_object(data.clone()).await?,
+                };
                 Placement::Object {
-                    object: key.number(),
-                    size: object.data.len() as u64,
+                    object: number,
+                    size: object.size,
                     sha256: object.sha256,
                     part_crcs: object.part_crcs.clone(),
                     record: block.body.clone(),
@@ -146,6 +147,13 @@ impl Job {
             });
         }
         Ok(placements)
+    }
+
+    async fn put_object(&mut self, data: bytes::Bytes) -> Result<u64> {
+        let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
+        self.unused.push(key);
+        self.parts.stores.payload.put_object(key.number(), data).await?;
+        Ok(key.number())
     }
 
     async fn append(&mut self, bodies: Vec<bytes::Bytes>) -> Result<(u64, u64)> {
@@ -189,6 +197,10 @@ impl Job {
                     let (commit, _, drafts) = &owners[first.block];
                     Refused::Follows(*commit, drafts[first.record])
                 }
+                Refusal::UploadGone => Refused::Known(Err(Error::NotFound(
+                    "the upload is no more: its deadline passed, or it was aborted or continued elsewhere; begin a new one"
+                        .into(),
+                ))),
                 Refusal::Expected(last) => Refused::Known(Err(Error::Conflict(format!(
                     "the last sequence of '{}' is {last}, not the expected one: read what came meanwhile and decide \
                      again",

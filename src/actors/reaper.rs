@@ -83,6 +83,7 @@ impl Parts {
         let now = self.clock.now();
         let mut done = true;
         done &= self.expire(now).await?;
+        done &= self.expire_uploads(now).await?;
         done &= self.reclaim(now).await?;
         done &= self.forget_ids(now).await?;
         Ok(done)
@@ -112,6 +113,15 @@ impl Parts {
             }
             self.stores.metadata.forget_garbage(&garbage).await?;
             self.metrics.reclaimed(garbage.len() as u64);
+        }
+        Ok(false)
+    }
+
+    async fn expire_uploads(&self, now: Timestamp) -> Result<bool> {
+        for _ in 0..STEPS_MAX {
+            if self.stores.metadata.expire_uploads(now, STEP).await? < STEP {
+                return Ok(true);
+            }
         }
         Ok(false)
     }

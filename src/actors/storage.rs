@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     admission::Permit,
-    block::batch::NewBlock,
+    block::batch::{NewBlock, NewObject},
     consumer::{Step, Stepped},
     error::{Error, Result},
     metrics::Metrics,
@@ -269,5 +269,5 @@ impl Handler<TakeStep> for Storage {
 supervised!(Storage);
 
 fn block_bytes(block: &NewBlock) -> usize {
-    block.body.len() + block.object.as_ref().map_or(0, |object| object.data.len())
+    block.body.len() + block.object.as_ref().map_or(0, NewObject::held)
 }

@@ -1,10 +1,9 @@
 //! From drafts to blocks.
 
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest, Sha256};
 
-use super::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, OBJECT_MIN, OBJECT_PART, record};
-use crate::types::{Draft, MessageId, Subject, Timestamp};
+use super::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, OBJECT_MIN, object::Tally, record};
+use crate::types::{Draft, MessageId, Subject, Timestamp, UploadId, Uploaded};
 
 /// A block that has no sequence yet.
 #[derive(Clone, Debug)]
@@ -33,11 +32,22 @@ pub struct NewBlock {
 #[derive(Clone, Debug)]
 pub struct NewObject {
     /// Its bytes.
-    pub data: Bytes,
-    /// SHA-256 of the bytes.
+    pub source: Source,
+    /// How many they are.
+    pub size: u64,
+    /// Their SHA-256.
     pub sha256: [u8; 32],
-    /// CRC-32 of each part of [`OBJECT_PART`] bytes.
+    /// CRC-32 of each part of [`part_bytes`](super::object::part_bytes).
     pub part_crcs: Vec<u32>,
+}
+
+/// Where the bytes of a new object are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Here, to be stored.
+    Data(Bytes),
+    /// In the object of this number, durable.
+    Stored(u64),
 }
 
 /// What must hold for a record to be stored.
@@ -49,6 +59,8 @@ pub struct Guard {
     pub message_id: Option<MessageId>,
     /// The subject's last sequence just before this record.
     pub expected_last: Option<u64>,
+    /// An upload that did not become a message yet.
+    pub upload: Option<UploadId>,
 }
 
 /// Sorts drafts into blocks: one subject a block, order within a subject kept, large and scheduled messages alone.
@@ -69,7 +81,7 @@ pub fn form(drafts: &[Draft], skip: &[bool]) -> Vec<NewBlock> {
 
 fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
     let first = &drafts[order[0]];
-    if first.data.len() > OBJECT_MIN || first.deliver_at.is_some() {
+    if stands_alone(first) {
         return 1;
     }
     let mut bytes = 0;
@@ -80,17 +92,23 @@ fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
         .take_while(|draft| {
             bytes += record::encoded_len(draft);
             draft.subject == first.subject
-                && draft.data.len() <= OBJECT_MIN
-                && draft.deliver_at.is_none()
+                && !stands_alone(draft)
                 && (bytes <= BLOCK_BYTES_MAX || std::ptr::eq(*draft, first))
         })
         .count()
 }
 
+fn stands_alone(draft: &Draft) -> bool {
+    draft.data.len() > OBJECT_MIN || draft.deliver_at.is_some() || draft.uploaded.is_some()
+}
+
 fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
     let records = || members.iter().map(|&index| &drafts[index]);
     let first = &drafts[members[0]];
-    let object = (first.data.len() > OBJECT_MIN).then(|| NewObject::of(first.data.clone()));
+    let object = match &first.uploaded {
+        Some(uploaded) => Some(NewObject::stored(uploaded)),
+        None => (first.data.len() > OBJECT_MIN).then(|| NewObject::of(first.data.clone())),
+    };
     let len = match object {
         Some(_) => record::PREFIX + record::headers_len(&first.headers),
         None => records().map(record::encoded_len).sum(),
@@ -101,11 +119,12 @@ fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
     }
     let guards = records()
         .enumerate()
-        .filter(|(_, draft)| draft.message_id.is_some() || draft.expected_last.is_some())
+        .filter(|(_, draft)| draft.message_id.is_some() || draft.expected_last.is_some() || draft.upload.is_some())
         .map(|(record, draft)| Guard {
             record,
             message_id: draft.message_id.clone(),
             expected_last: draft.expected_last,
+            upload: draft.upload.clone(),
         })
         .collect();
     NewBlock {
@@ -122,10 +141,24 @@ fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
 }
 
 impl NewObject {
-    fn of(data: Bytes) -> Self {
-        let sha256 = Sha256::digest(&data).into();
-        let part_crcs = data.chunks(OBJECT_PART).map(crc32fast::hash).collect();
-        Self { data, sha256, part_crcs }
+    /// An object of these bytes.
+    pub fn of(data: Bytes) -> Self {
+        let tally = Tally::of(&data);
+        let (size, sha256, part_crcs) = (tally.len(), tally.sha256(), tally.part_crcs());
+        Self { source: Source::Data(data), size, sha256, part_crcs }
+    }
+
+    fn stored(uploaded: &Uploaded) -> Self {
+        let Uploaded { object, size, sha256, part_crcs } = uploaded.clone();
+        Self { source: Source::Stored(object), size, sha256, part_crcs }
+    }
+
+    /// Bytes of it that are in memory.
+    pub fn held(&self) -> usize {
+        match &self.source {
+            Source::Data(data) => data.len(),
+            Source::Stored(_) => 0,
+        }
     }
 }
 
@@ -145,6 +178,8 @@ mod tests {
             message_id: None,
             expected_last: None,
             deliver_at: None,
+            upload: None,
+            uploaded: None,
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::batch::NewBlock;
-use crate::types::{MessageId, Subject};
+use super::batch::{Guard, NewBlock, Source};
+use crate::types::{MessageId, Subject, UploadId};
 
 /// A record of a group of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,25 +17,38 @@ pub struct RecordAt {
 /// Why a record is not stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The message id is known: this is the sequence it got.
+    /// The message id or the upload is known: this is the sequence it got.
     Duplicate(u64),
-    /// The message id also belongs to this earlier record of the group.
+    /// The message id or the upload also belongs to this earlier record of the group.
     Follows(RecordAt),
+    /// The upload that brought the object is no more, or was begun anew.
+    UploadGone,
     /// The subject's last sequence is not the expected one but this.
     Expected(u64),
 }
 
+/// Where an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadStanding {
+    /// Its bytes are in this object.
+    Open(u64),
+    /// It became the message of this sequence.
+    Done(u64),
+}
+
 /// Walks blocks in order as if they were stored, and lists the records that must not be.
 ///
-/// `last` gives a subject's last sequence, `known` the sequence of a message id inside the dedup window. What follows a
-/// refused record is judged as if that record were not there, so the group without the refused records passes.
+/// `last` gives a subject's last sequence, `known` the sequence of a message id inside the dedup window, `upload` where an
+/// upload stands. What follows a refused record is judged as if that record were not there, so the group without the
+/// refused records passes.
 ///
 /// # Errors
-/// Those of the two look-ups.
+/// Those of the look-ups.
 pub fn judge<E>(
     blocks: &[NewBlock],
     mut last: impl FnMut(&Subject) -> Result<u64, E>,
     mut known: impl FnMut(&Subject, &MessageId) -> Result<Option<u64>, E>,
+    mut upload: impl FnMut(&UploadId) -> Result<Option<UploadStanding>, E>,
 ) -> Result<Vec<(RecordAt, Refusal)>, E> {
     let mut refused = Vec::new();
     if blocks.iter().all(|block| block.guards.is_empty()) {
@@ -43,6 +56,7 @@ pub fn judge<E>(
     }
     let mut lasts: HashMap<&Subject, u64> = HashMap::new();
     let mut seen: HashMap<(&Subject, &MessageId), RecordAt> = HashMap::new();
+    let mut uploads: HashMap<&UploadId, RecordAt> = HashMap::new();
     for (index, block) in blocks.iter().enumerate() {
         let mut next_last = match lasts.get(&block.subject) {
             Some(&last) => last,
@@ -54,24 +68,30 @@ pub fn judge<E>(
             next_last += (guard.record - stored_before) as u64;
             stored_before = guard.record + 1;
             let at = RecordAt { block: index, record: guard.record };
-            let refusal = match &guard.message_id {
-                Some(id) => match seen.get(&(&block.subject, id)) {
+            let Guard { message_id, expected_last, upload: of_upload, .. } = guard;
+            let mut refusal = match of_upload {
+                Some(id) => match uploads.get(id) {
                     Some(&earlier) => Some(Refusal::Follows(earlier)),
-                    None => known(&block.subject, id)?.map(Refusal::Duplicate),
+                    None => stale(block, upload(id)?),
                 },
                 None => None,
             };
+            if let (None, Some(id)) = (&refusal, message_id) {
+                refusal = match seen.get(&(&block.subject, id)) {
+                    Some(&earlier) => Some(Refusal::Follows(earlier)),
+                    None => known(&block.subject, id)?.map(Refusal::Duplicate),
+                };
+            }
             let refusal = refusal.or_else(|| {
-                let expected = guard.expected_last?;
+                let expected = (*expected_last)?;
                 (expected != next_last).then_some(Refusal::Expected(next_last))
             });
             match refusal {
                 Some(refusal) => refused.push((at, refusal)),
                 None => {
                     next_last += 1;
-                    if let Some(id) = &guard.message_id {
-                        seen.insert((&block.subject, id), at);
-                    }
+                    seen.extend(message_id.iter().map(|id| ((&block.subject, id), at)));
+                    uploads.extend(of_upload.iter().map(|id| (id, at)));
                 }
             }
         }
@@ -84,6 +104,20 @@ pub fn judge<E>(
     Ok(refused)
 }
 
+/// Whether an upload may become a message: one that began an object must still own it.
+fn stale(block: &NewBlock, standing: Option<UploadStanding>) -> Option<Refusal> {
+    let object = block.object.as_ref().and_then(|object| match object.source {
+        Source::Stored(number) => Some(number),
+        Source::Data(_) => None,
+    });
+    match (standing, object) {
+        (Some(UploadStanding::Done(sequence)), _) => Some(Refusal::Duplicate(sequence)),
+        (Some(UploadStanding::Open(owned)), Some(object)) if owned == object => None,
+        (None, None) => None,
+        (Some(UploadStanding::Open(_)) | None, _) => Some(Refusal::UploadGone),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
@@ -91,7 +125,7 @@ mod tests {
     use super::*;
     use crate::{
         block::batch::form,
-        types::{Draft, Timestamp},
+        types::{Draft, Timestamp, Uploaded},
     };
 
     fn draft(id: Option<&str>, expected_last: Option<u64>) -> Draft {
@@ -104,7 +138,15 @@ mod tests {
             message_id: id.map(|id| MessageId::parse("message_id", id).unwrap()),
             expected_last,
             deliver_at: None,
+            upload: None,
+            uploaded: None,
         }
+    }
+
+    /// A draft of the upload 'u', whose bytes are in an object or here.
+    fn uploaded(object: Option<u64>) -> Draft {
+        let uploaded = object.map(|object| Uploaded { object, size: 1, sha256: [0; 32], part_crcs: vec![1] });
+        Draft { upload: Some(UploadId::parse("upload_id", "u").unwrap()), uploaded, ..draft(None, None) }
     }
 
     fn refusals(drafts: &[Draft], last: u64, known: &[(&str, u64)]) -> Vec<(usize, Refusal)> {
@@ -114,6 +156,7 @@ mod tests {
                 blocks,
                 |_| Ok(last),
                 |_, id| Ok(known.iter().find(|(name, _)| *name == id.as_str()).map(|(_, sequence)| *sequence)),
+                |_| Ok(None),
             )
             .unwrap()
         };
@@ -147,5 +190,27 @@ mod tests {
     fn a_refused_first_does_not_shadow_a_later_one() {
         let drafts = [draft(Some("x"), Some(3)), draft(Some("x"), Some(0))];
         assert_eq!(refusals(&drafts, 0, &[]), [(0, Refusal::Expected(0))]);
+    }
+    #[test]
+    fn an_upload_becomes_one_message_and_only_while_it_owns_its_object() {
+        let judge = |drafts: &[Draft], standing| {
+            let refused = judge::<Infallible>(
+                &form(drafts, &vec![false; drafts.len()]),
+                |_| Ok(0),
+                |_, _| Ok(None),
+                |_| Ok(standing),
+            );
+            refused.unwrap().into_iter().map(|(at, refusal)| (at.block, refusal)).collect::<Vec<_>>()
+        };
+        let (done, open) = (Some(UploadStanding::Done(4)), Some(UploadStanding::Open(7)));
+        assert_eq!(judge(&[uploaded(Some(7))], done), [(0, Refusal::Duplicate(4))]);
+        assert_eq!(judge(&[uploaded(None)], done), [(0, Refusal::Duplicate(4))]);
+        assert_eq!(judge(&[uploaded(Some(7))], open), []);
+        assert_eq!(judge(&[uploaded(Some(6))], open), [(0, Refusal::UploadGone)]);
+        assert_eq!(judge(&[uploaded(Some(7))], None), [(0, Refusal::UploadGone)]);
+        assert_eq!(judge(&[uploaded(None)], None), []);
+        assert_eq!(judge(&[uploaded(None)], open), [(0, Refusal::UploadGone)]);
+        let first = RecordAt { block: 0, record: 0 };
+        assert_eq!(judge(&[uploaded(Some(7)), uploaded(Some(7))], open), [(1, Refusal::Follows(first))]);
     }
 }

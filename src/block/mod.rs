@@ -16,6 +16,7 @@
 pub mod batch;
 pub mod guard;
 pub mod letter;
+pub mod object;
 pub mod record;
 mod row;
 mod scan;
@@ -38,5 +39,6 @@ pub const BLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// A block is closed at this many records, so that skipping to one stays cheap.
 pub const BLOCK_RECORDS_MAX: usize = 4096;
 
-/// Objects are checksummed in parts of this size, so that each part is verified before it is served.
+/// Objects are checksummed in parts of at least this size ([`object::part_bytes`]), so that each part is verified before
+/// it is served.
 pub const OBJECT_PART: usize = 1024 * 1024;

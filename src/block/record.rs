@@ -188,6 +188,8 @@ mod tests {
             message_id: None,
             expected_last: None,
             deliver_at: None,
+            upload: None,
+            uploaded: None,
         }
     }
 

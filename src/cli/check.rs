@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use indicatif::ProgressBar;
 use minitoolstream::store::{
     check::{self, Mode, Report},
-    embedded::Embedded,
+    embedded::{Embedded, Limits},
 };
 use minitoolstream_client::proto::{CheckFinding, CheckSummary, check_response::Event};
 use serde_json::json;
@@ -75,7 +75,7 @@ async fn offline(dir: &std::path::Path, progress: &ProgressBar, format: Format) 
             dir.display()
         );
     }
-    let embedded = Embedded::open(dir, 0).await?;
+    let embedded = Embedded::open(dir, Limits::default()).await?;
     let mut printed = Ok(());
     let report = |report| match report {
         Report::Progress(done) => progress.set_position(done.blocks),

@@ -27,6 +27,9 @@ impl fmt::Display for Faults {
     }
 }
 
+/// Smallest quota: one segment is reserved whole.
+const QUOTA_MIN: u64 = 128 << 20;
+
 impl Config {
     /// Reads the file, if one is given, and the environment over it.
     ///
@@ -79,6 +82,8 @@ impl Config {
         };
         let sizes = [
             ("limits.message_max", self.message_max, 1, 256 << 20),
+            ("limits.upload_max", self.upload_max, 1, 1 << 40),
+            ("limits.upload_bytes", self.upload_bytes, 8 << 20, 2 << 30),
             ("limits.header_bytes_max", self.header_bytes_max, 0, 1 << 20),
             ("data.free_min", self.free_min, 0, 1 << 50),
             ("limits.inflight_bytes", self.inflight_bytes, 1 << 20, 2 << 30),
@@ -92,6 +97,7 @@ impl Config {
             );
         }
         let counts = [
+            ("limits.uploads", self.uploads, 1, 1_000_000),
             ("limits.header_count_max", self.header_count_max, 0, 10_000),
             ("limits.batch_max", self.batch_max, 1, 100_000),
             ("limits.inflight_requests", self.inflight_requests, 1, 10_000_000),
@@ -104,11 +110,16 @@ impl Config {
         for (key, count, min, max) in counts {
             check((min..=max).contains(&count), format!("{key}: {count} is out of range: {min} to {max}"));
         }
+        check(
+            self.quota.0 == 0 || self.quota.0 >= QUOTA_MIN,
+            format!("data.quota: {} is out of range: 0 for none, or {} and more", self.quota, ByteSize(QUOTA_MIN)),
+        );
         let day = Duration::from_secs(86_400);
         let durations = [
             ("ttl.default", self.ttl_default, Duration::from_millis(1), 36_500 * day),
             ("ttl.max", self.ttl_max, Duration::from_millis(1), 36_500 * day),
             ("dedup.window", self.dedup_window, Duration::from_secs(1), day),
+            ("uploads.retention", self.upload_retention, Duration::from_millis(100), 365 * day),
             ("limits.stall_timeout", self.stall_timeout, Duration::from_millis(100), day),
             ("reaper.interval", self.reaper_interval, Duration::from_millis(10), day),
             ("reaper.grace", self.reaper_grace, Duration::ZERO, day),

@@ -62,6 +62,8 @@ settings! {
     data_dir: PathBuf, "data.dir", "DATA_DIR", "./data";
     /// Disk space that publishes leave free, so that reads, acks and the reaper go on when the disk fills up.
     free_min: ByteSize, "data.free_min", "DATA_FREE_MIN", "128MiB";
+    /// Most bytes that the files of the data directory may have, besides what a commit adds; 0 for no quota.
+    quota: ByteSize, "data.quota", "DATA_QUOTA", "0";
     /// Whether messages without a TTL of their own get one from the rules below.
     ttl_enabled: bool, "ttl.enabled", "TTL_ENABLED", "true";
     /// TTL of messages that no rule below and no publisher gives one.
@@ -74,8 +76,16 @@ settings! {
     dead_letter_ttl: Duration, "consumers.dead_letter_ttl", "CONSUMERS_DEAD_LETTER_TTL", "30d";
     /// How long a message id is remembered for deduplication.
     dedup_window: Duration, "dedup.window", "DEDUP_WINDOW", "2m";
-    /// Largest data of one message.
+    /// Largest data of one message that is published in one piece. Larger ones are uploaded.
     message_max: ByteSize, "limits.message_max", "LIMITS_MESSAGE_MAX", "8MiB";
+    /// Largest data of one message that is uploaded.
+    upload_max: ByteSize, "limits.upload_max", "LIMITS_UPLOAD_MAX", "64GiB";
+    /// Most uploads under way or interrupted.
+    uploads: usize, "limits.uploads", "LIMITS_UPLOADS", "1000";
+    /// How long an interrupted upload can be continued.
+    upload_retention: Duration, "uploads.retention", "UPLOADS_RETENTION", "24h";
+    /// Bytes of uploads accepted and not yet written, over all connections.
+    upload_bytes: ByteSize, "limits.upload_bytes", "LIMITS_UPLOAD_BYTES", "32MiB";
     /// Most headers of one message.
     header_count_max: usize, "limits.header_count_max", "LIMITS_HEADER_COUNT_MAX", "64";
     /// Largest sum of header keys and values of one message.

@@ -171,13 +171,13 @@ impl Broker {
         let Some(object) = &found.object else {
             let data = found.record.data.clone();
             let permit = self.admission.read(data.len()).await?;
-            let _ = outlet.send(vec![ReadMessageResponse { data }], permit).await;
+            let _ = outlet.send(vec![ReadMessageResponse { data, message: None }], permit).await;
             return Ok(());
         };
         for part in 0..object.parts() {
             let permit = self.admission.read(crate::block::OBJECT_PART).await?;
             let data = object.read_part(&self.stores, part).await?;
-            if outlet.send(vec![ReadMessageResponse { data }], permit).await.is_err() {
+            if outlet.send(vec![ReadMessageResponse { data, message: None }], permit).await.is_err() {
                 return Ok(());
             }
         }

@@ -1,8 +1,9 @@
 use std::{pin::Pin, time::Instant};
 
 use minitoolstream_proto::{
-    PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse, PublishResult, PublishStreamRequest,
-    PublishStreamResponse, ingress_service_server::IngressService,
+    AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishBatchRequest,
+    PublishBatchResponse, PublishRequest, PublishResponse, PublishResult, PublishStreamRequest, PublishStreamResponse,
+    UploadRequest, UploadResponse, ingress_service_server::IngressService,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -60,6 +61,18 @@ impl IngressService for Ingress {
         let results = results.into_iter().map(wire_result).collect();
         self.0.metrics.latency(Service::Ingress, "publish_batch", started.elapsed());
         Ok(Response::new(PublishBatchResponse { results }))
+    }
+
+    async fn upload(&self, _: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
+        Err(Status::unimplemented("upload"))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::unimplemented("upload"))
+    }
+
+    async fn abort_upload(&self, _: Request<AbortUploadRequest>) -> Result<Response<AbortUploadResponse>, Status> {
+        Err(Status::unimplemented("upload"))
     }
 
     type PublishStreamStream = Pin<Box<dyn Stream<Item = Result<PublishStreamResponse, Status>> + Send>>;

@@ -61,6 +61,8 @@ pub(super) fn draft(
             message_id,
             expected_last: request.expected_last_sequence,
             deliver_at,
+            upload: None,
+            uploaded: None,
         }),
         _ => Err(Error::Invalid(violations)),
     }

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::{
     block::{
@@ -10,7 +11,7 @@ use crate::{
     },
     consumer::{Counts, Lag, Patch, Settings, Start, Step, Stepped},
     error::Result,
-    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp, UploadId},
 };
 
 /// What one transaction writes.
@@ -26,7 +27,7 @@ pub struct Group {
     pub steps: Vec<Arc<Step>>,
     /// The present moment.
     pub now: Timestamp,
-    /// How long message ids are remembered from now on.
+    /// How long message ids, and uploads that became messages, are remembered from now on.
     pub dedup_window: Duration,
 }
 
@@ -78,6 +79,68 @@ pub enum Committed {
 
 /// Subjects that got messages, and their last sequences.
 pub type Raised = Vec<(Subject, u64)>;
+
+/// An upload to be begun or continued.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    /// Its name.
+    pub id: UploadId,
+    /// What the message will be, in the uploader's form: an upload is continued with the same.
+    pub header: Bytes,
+    /// When it is abandoned unless it goes on.
+    pub deadline: Timestamp,
+    /// Most uploads under way that there may be.
+    pub uploads_max: usize,
+}
+
+/// An upload, as its row says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Its name.
+    pub id: UploadId,
+    /// Whether it goes on.
+    pub state: UploadState,
+    /// When it is forgotten, or abandoned with its bytes unless it goes on.
+    pub deadline: Timestamp,
+}
+
+/// Whether an upload goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadState {
+    /// It does.
+    Open {
+        /// The object that its bytes go to.
+        object: u64,
+        /// Grows each time that the upload is continued: what an earlier uploader says does not count any more.
+        epoch: u64,
+        /// As in [`NewUpload::header`].
+        header: Bytes,
+        /// Where it can be continued.
+        saved: Saved,
+    },
+    /// It became a message.
+    Done {
+        /// Whose it is.
+        subject: Subject,
+        /// Its sequence; 0 while it waits for its time.
+        sequence: u64,
+        /// Bytes of data.
+        size: u64,
+        /// SHA-256 of the data.
+        sha256: [u8; 32],
+    },
+}
+
+/// How far an upload is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Bytes.
+    pub offset: u64,
+    /// Their [`Tally`](crate::block::object::Tally).
+    pub tally: Bytes,
+    /// What the payload store needs to go on after them.
+    pub receipt: Bytes,
+}
 
 /// What became of messages that were due.
 #[derive(Debug, Default)]
@@ -208,8 +271,19 @@ pub struct PayloadRow {
     pub alive: u64,
     /// Bytes committed in it: what lies beyond was never acknowledged.
     pub len: u64,
-    /// True while it may still be written to.
-    pub open: bool,
+    /// Who writes to it.
+    pub writer: Writer,
+}
+
+/// Who writes to a segment or object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writer {
+    /// Nobody any more.
+    Nobody,
+    /// The commits of a broker: when that ends, so does the writing.
+    Commits,
+    /// An upload, which may go on after its broker ended.
+    Upload,
 }
 
 /// Bytes that wait for their removal.
@@ -228,9 +302,9 @@ pub struct Garbage {
 /// [`DataLoss`](crate::Error::DataLoss) if a row cannot be read.
 #[async_trait]
 pub trait MetadataStore: Send + Sync + 'static {
-    /// Assigns sequences, inserts blocks, counts them in their payloads, remembers message ids, moves positions and takes
-    /// steps of consumers, which do not see this group's blocks: all or nothing. An object's payload row is closed by the
-    /// commit that refers to it.
+    /// Assigns sequences, inserts blocks, counts them in their payloads, remembers message ids and uploads, moves positions
+    /// and takes steps of consumers, which do not see this group's blocks: all or nothing. An object's payload row is closed
+    /// by the commit that refers to it.
     async fn commit(&self, group: Group) -> Result<Committed>;
 
     /// The books of a subject; `None` if it never had a message.
@@ -293,6 +367,32 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Closes a segment: when its last block goes, it becomes garbage. One without blocks becomes garbage now.
     async fn seal_payload(&self, key: PayloadKey, now: Timestamp) -> Result<()>;
+
+    /// Begins an upload, or continues one: of those who continue it, the last counts. Gives it as it is then.
+    ///
+    /// # Errors
+    /// [`Precondition`](crate::Error::Precondition) if it was begun with another header,
+    /// [`Exhausted`](crate::Error::Exhausted) if there are too many.
+    async fn begin_upload(&self, new: NewUpload) -> Result<Upload>;
+
+    /// An upload; `None` if there is none of this name.
+    async fn upload(&self, id: &UploadId) -> Result<Option<Upload>>;
+
+    /// Uploads by name, from after `after` on, at most `limit`.
+    async fn uploads(&self, after: &str, limit: usize) -> Result<Vec<Upload>>;
+
+    /// Records how far an upload is durable, and until when it lives.
+    ///
+    /// # Errors
+    /// [`Precondition`](crate::Error::Precondition) if it is not open in this epoch any more.
+    async fn save_upload(&self, id: &UploadId, epoch: u64, saved: Saved, deadline: Timestamp) -> Result<()>;
+
+    /// Ends an upload that is open, in the given epoch or any: its object turns into garbage. Gives false if there is no
+    /// such upload.
+    async fn abandon_upload(&self, id: &UploadId, epoch: Option<u64>, now: Timestamp) -> Result<bool>;
+
+    /// Abandons open uploads whose deadline has passed and forgets others, at most `limit`; gives how many.
+    async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<usize>;
 
     /// Rows of payloads from after the given number on, at most `limit`.
     async fn payloads(&self, after: u64, limit: usize) -> Result<Vec<PayloadRow>>;

@@ -14,9 +14,9 @@ use std::sync::Arc;
 
 pub use metadata::{
     Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-    NewConsumer, PayloadRow, Purged, Raised, SubjectRow,
+    NewConsumer, NewUpload, PayloadRow, Purged, Raised, Saved, SubjectRow, Upload, UploadState, Writer,
 };
-pub use payload::PayloadStore;
+pub use payload::{ObjectWriter, PayloadStore, Synced};
 
 /// The two stores that a broker runs on.
 #[derive(Clone)]

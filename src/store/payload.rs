@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 
 use crate::{block::PayloadKey, error::Result};
 
@@ -23,11 +24,22 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
     async fn seal(&self, segment: u64, len: u64) -> Result<()>;
 
-    /// Writes an object once and makes it durable.
+    /// Begins an object, or goes on with one that was synced: what lies beyond is forgotten. One writer at a time.
+    ///
+    /// # Errors
+    /// [`DataLoss`](crate::Error::DataLoss) if what was synced is not there,
+    /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
+    async fn write_object(&self, object: u64, from: &Synced) -> Result<Box<dyn ObjectWriter>>;
+
+    /// Writes an object at once and makes it durable.
     ///
     /// # Errors
     /// As for [`append`](Self::append).
-    async fn put_object(&self, object: u64, data: Bytes) -> Result<()>;
+    async fn put_object(&self, object: u64, data: Bytes) -> Result<()> {
+        let mut writer = self.write_object(object, &Synced::default()).await?;
+        writer.write(vec![data]).await?;
+        writer.finish().await
+    }
 
     /// Reads `len` bytes at `offset`.
     ///
@@ -53,4 +65,36 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// # Errors
     /// Why it would not.
     async fn writable(&self) -> Result<()>;
+}
+
+/// Writes one object, front to back.
+#[async_trait]
+pub trait ObjectWriter: Send {
+    /// Takes the next bytes; they are durable after the next [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As for [`append`](PayloadStore::append). After an error the object must be gone on with from what was synced.
+    async fn write(&mut self, data: Vec<Bytes>) -> Result<()>;
+
+    /// Begins to make everything taken so far durable; the future tells how much of it is, and how to go on there. The
+    /// writer may be used meanwhile.
+    fn sync(&mut self) -> BoxFuture<'static, Result<Synced>>;
+
+    /// Offsets that [`sync`](Self::sync) can stop at are multiples of this.
+    fn sync_step(&self) -> u64;
+
+    /// Makes all of the object durable, under the name that [`read`](PayloadStore::read) finds it by.
+    ///
+    /// # Errors
+    /// As for [`append`](PayloadStore::append).
+    async fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// How far an object is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Synced {
+    /// Bytes.
+    pub offset: u64,
+    /// What the store needs to go on after them; for nobody else to read.
+    pub receipt: Bytes,
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::Stores;
 use crate::{
     block::{
-        Block, Located, OBJECT_PART, PayloadKey, Placement, ScanLimits,
+        Block, Located, PayloadKey, Placement, ScanLimits,
+        object::part_bytes,
         record::{self, Record},
     },
     error::{Error, Result},
@@ -321,13 +322,18 @@ impl Object {
         self.part_crcs.len()
     }
 
+    /// Bytes of each part but the last.
+    pub fn part_bytes(&self) -> u64 {
+        part_bytes(self.size)
+    }
+
     /// Reads part `index`, its checksum verified.
     ///
     /// # Errors
     /// [`Error::DataLoss`] if the bytes are missing or differ from what was stored.
     pub async fn read_part(&self, stores: &Stores, index: usize) -> Result<Bytes> {
-        let offset = (index * OBJECT_PART) as u64;
-        let bytes = self.read(stores, offset, (self.size - offset).min(OBJECT_PART as u64)).await?;
+        let offset = index as u64 * self.part_bytes();
+        let bytes = self.read(stores, offset, (self.size - offset).min(self.part_bytes())).await?;
         self.verify(index, &bytes)?;
         Ok(bytes)
     }
@@ -338,7 +344,8 @@ impl Object {
     /// As for [`read_part`](Self::read_part).
     pub async fn read_all(&self, stores: &Stores) -> Result<Bytes> {
         let bytes = self.read(stores, 0, self.size).await?;
-        bytes.chunks(OBJECT_PART).enumerate().try_for_each(|(index, part)| self.verify(index, part))?;
+        let part = usize::try_from(self.part_bytes()).unwrap_or(usize::MAX);
+        bytes.chunks(part).enumerate().try_for_each(|(index, part)| self.verify(index, part))?;
         Ok(bytes)
     }
 

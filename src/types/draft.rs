@@ -5,7 +5,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{MessageId, Subject, Timestamp};
+use super::{MessageId, Subject, Timestamp, UploadId};
 
 /// Application headers of a message, in the order given.
 pub type Headers = Vec<(String, String)>;
@@ -47,6 +47,23 @@ pub struct Draft {
     pub expected_last: Option<u64>,
     /// Becomes a message at this time, not before.
     pub deliver_at: Option<Timestamp>,
+    /// The upload that brought it: it becomes a message once.
+    pub upload: Option<UploadId>,
+    /// Where its data is, if it is stored already: `data` is then empty.
+    pub uploaded: Option<Uploaded>,
+}
+
+/// Data that was stored as an object before its message exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// The object's number.
+    pub object: u64,
+    /// Bytes of data.
+    pub size: u64,
+    /// SHA-256 of the data.
+    pub sha256: [u8; 32],
+    /// CRC-32 of each part of [`part_bytes`](crate::block::object::part_bytes).
+    pub part_crcs: Vec<u32>,
 }
 
 /// Where a stored message ended up.

@@ -6,8 +6,8 @@ mod name;
 mod subject;
 pub mod time;
 
-pub use draft::{Draft, Headers, Published, RequestId};
+pub use draft::{Draft, Headers, Published, RequestId, Uploaded};
 pub use filter::SubjectFilter;
-pub use name::{ConsumerName, DurableName, MessageId};
+pub use name::{ConsumerName, DurableName, MessageId, UploadId};
 pub use subject::Subject;
 pub use time::{Clock, SystemClock, Timestamp, WallClock};

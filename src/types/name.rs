@@ -52,6 +52,11 @@ name! {
     MessageId, 128
 }
 
+name! {
+    /// The name that an uploader gives an upload, to continue it. At most 128 bytes, no control characters.
+    UploadId, 128
+}
+
 /// The name of a consumer with leases: one token of a subject, so that `$dlq.<name>` is a subject. At most 128 bytes.
 ///
 /// Consumers and the cursors of [`DurableName`] are kept apart, also where names are equal.

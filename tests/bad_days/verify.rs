@@ -2,7 +2,7 @@ use std::{path::Path, time::Duration};
 
 use minitoolstream::store::{
     check::{self, Finding, Mode, Report},
-    embedded::Embedded,
+    embedded::{Embedded, Limits},
 };
 use minitoolstream_client::{
     Client,
@@ -43,7 +43,7 @@ pub(crate) async fn at_rest(data_dir: &Path) -> Vec<Finding> {
 /// The stores of a broker that has stopped: its threads may hold them for a moment longer.
 pub(crate) async fn open(data_dir: &Path) -> Embedded {
     for _ in 0..100 {
-        match Embedded::open(data_dir, 0).await {
+        match Embedded::open(data_dir, Limits::default()).await {
             Err(error) if error.to_string().contains("in use") => tokio::time::sleep(Duration::from_millis(50)).await,
             other => return other.unwrap(),
         }

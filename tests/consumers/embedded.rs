@@ -91,7 +91,7 @@ impl Backend for Embedded {
     fn start(settings: &Settings, _chunk: usize, now: Timestamp) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let open = Some(runtime.block_on(embedded::Embedded::open(dir.path(), 0)).unwrap());
+        let open = Some(runtime.block_on(embedded::Embedded::open(dir.path(), embedded::Limits::default())).unwrap());
         let store = Self { open, runtime, dir };
         let patch = Patch {
             filter: Some(settings.filter.clone()),
@@ -159,7 +159,9 @@ impl Backend for Embedded {
 
     fn crash(&mut self) {
         self.open = None;
-        self.open = Some(self.runtime.block_on(embedded::Embedded::open(self.dir.path(), 0)).unwrap());
+        self.open = Some(
+            self.runtime.block_on(embedded::Embedded::open(self.dir.path(), embedded::Limits::default())).unwrap(),
+        );
     }
 
     fn view(&mut self) -> View {

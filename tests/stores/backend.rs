@@ -35,7 +35,7 @@ impl Embedded {
     /// Empty stores.
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let open = Some(embedded::Embedded::open(dir.path(), 0).await.unwrap());
+        let open = Some(embedded::Embedded::open(dir.path(), embedded::Limits::default()).await.unwrap());
         Self { dir, open }
     }
 
@@ -48,7 +48,7 @@ impl Embedded {
     pub(crate) async fn tamper(&mut self, ending: Ending, change: impl FnOnce(&Path)) -> minitoolstream::Result<()> {
         self.end(ending);
         change(self.dir.path());
-        self.open = Some(embedded::Embedded::open(self.dir.path(), 0).await?);
+        self.open = Some(embedded::Embedded::open(self.dir.path(), embedded::Limits::default()).await?);
         Ok(())
     }
 

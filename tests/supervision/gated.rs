@@ -6,7 +6,8 @@ use minitoolstream::{
     error::Result,
     store::{
         Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-        NewConsumer, PayloadRow, Purged, Stores, SubjectRow, embedded::Embedded,
+        NewConsumer, PayloadRow, Purged, Stores, SubjectRow,
+        embedded::{Embedded, Limits},
     },
     types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
@@ -32,7 +33,7 @@ struct Metadata {
 impl Gated {
     pub(crate) async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let embedded = Embedded::open(dir.path(), 0).await.unwrap();
+        let embedded = Embedded::open(dir.path(), Limits::default()).await.unwrap();
         let (gate, durable) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let metadata =
             Metadata { inner: embedded.stores.metadata.clone(), gate: gate.clone(), durable: durable.clone() };

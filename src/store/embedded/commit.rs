@@ -8,6 +8,7 @@ use super::{
     schedule::schedule,
     tables::{self, ID_DEADLINES, IDS, POSITIONS},
     transaction::{Insert, Transaction, read_subject},
+    uploads,
 };
 use crate::{
     block::guard,
@@ -32,6 +33,7 @@ pub(super) fn commit_group(
             };
             Ok((deadline > group.now.0).then_some(sequence))
         },
+        |id| uploads::standing(&transaction.snapshot, id),
     )?;
     if !refused.is_empty() {
         return Ok(Committed::Refused(refused));
@@ -55,11 +57,14 @@ pub(super) fn commit_group(
         };
         firsts.push(first);
         for guard in &new.guards {
+            let sequence = if first == 0 { 0 } else { first + guard.record as u64 };
+            if let Some(id) = &guard.upload {
+                uploads::complete(transaction, id, (new, guard.record), sequence, forget_at)?;
+            }
             let Some(id) = &guard.message_id else {
                 continue;
             };
             let id = tables::id_key(&new.subject, id);
-            let sequence = if first == 0 { 0 } else { first + guard.record as u64 };
             transaction.batch.put(ID_DEADLINES, tables::timed_key(forget_at, &id), []);
             transaction.batch.put(IDS, id, tables::pair_value(sequence, forget_at.0));
         }

@@ -14,13 +14,14 @@ use rustix::fs::{FallocateFlags, OFlags};
 use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
+    object_file::{ObjectFile, PART, bytes_below},
     space::Space,
     sync_dir,
 };
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
-    store::PayloadStore,
+    store::{ObjectWriter, PayloadStore, Synced},
 };
 
 /// A segment takes no more once it holds this many bytes.
@@ -51,6 +52,7 @@ impl Files {
         let (segments, objects) = (dir.join("segments"), dir.join("objects"));
         for dir in [&segments, &objects] {
             std::fs::create_dir_all(dir).and_then(|()| sync_dir(dir)).map_err(|error| failed("made", dir, &error))?;
+            space.found(bytes_below(dir).map_err(|error| failed("listed", dir, &error))?);
         }
         sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
         Ok(Self { segments, objects, space, current: Arc::default() })
@@ -67,12 +69,15 @@ impl Files {
     fn append_now(&self, number: u64, bodies: &[Bytes]) -> Result<Option<u64>> {
         let path = self.path(PayloadKey::Segment(number));
         let len: u64 = bodies.iter().map(|body| body.len() as u64).sum();
-        self.space.check(len)?;
+        self.space.check(0)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out while it is written: after a failed sync nothing is known of the file, so it is left for good.
         let mut segment = match current.take() {
             Some(segment) if segment.number == number => segment,
-            _ => Segment::create(number, &path).map_err(|error| failed("made", &path, &error))?,
+            _ => {
+                self.space.take(SEGMENT_BYTES.max(len))?;
+                Segment::create(number, &path).map_err(|error| failed("made", &path, &error))?
+            }
         };
         if segment.len > 0 && segment.len + len > SEGMENT_BYTES {
             return Ok(None);
@@ -80,16 +85,6 @@ impl Files {
         let offset = segment.append(bodies).map_err(|error| failed("written", &path, &error))?;
         *current = Some(segment);
         Ok(Some(offset))
-    }
-
-    fn put_object_now(&self, number: u64, data: &[u8]) -> Result<()> {
-        let path = self.path(PayloadKey::Object(number));
-        self.space.check(data.len() as u64)?;
-        // Written under its final name: until a committed row refers to it, nobody reads it.
-        File::create(&path)
-            .and_then(|file| file.write_all_at(data, 0).and_then(|()| file.sync_data()))
-            .and_then(|()| sync_dir(&self.objects))
-            .map_err(|error| failed("written", &path, &error))
     }
 }
 
@@ -101,10 +96,14 @@ impl PayloadStore for Files {
     }
 
     async fn seal(&self, segment: u64, len: u64) -> Result<()> {
-        let path = self.path(PayloadKey::Segment(segment));
+        let (path, space) = (self.path(PayloadKey::Segment(segment)), self.space.clone());
         blocking(move || {
             let truncated = match OpenOptions::new().write(true).open(&path) {
-                Ok(file) => file.set_len(len).and_then(|()| file.sync_all()),
+                Ok(file) => file.metadata().and_then(|found| {
+                    file.set_len(len).and_then(|()| file.sync_all())?;
+                    space.give_back(found.len().saturating_sub(len));
+                    Ok(())
+                }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && len == 0 => Ok(()),
                 Err(error) => Err(error),
             };
@@ -120,9 +119,10 @@ impl PayloadStore for Files {
         .await
     }
 
-    async fn put_object(&self, object: u64, data: Bytes) -> Result<()> {
-        let files = self.clone();
-        blocking(move || files.put_object_now(object, &data)).await
+    async fn write_object(&self, object: u64, from: &Synced) -> Result<Box<dyn ObjectWriter>> {
+        let (path, space, offset) = (self.path(PayloadKey::Object(object)), self.space.clone(), from.offset);
+        let file = blocking(move || ObjectFile::open(path, space, offset)).await?;
+        Ok(Box::new(file))
     }
 
     async fn read(&self, key: PayloadKey, offset: u64, len: u64) -> Result<Bytes> {
@@ -147,11 +147,18 @@ impl PayloadStore for Files {
     }
 
     async fn delete(&self, key: PayloadKey) -> Result<()> {
-        let path = self.path(key);
-        blocking(move || match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removed", &path, &error)),
+        let (path, space) = (self.path(key), self.space.clone());
+        blocking(move || {
+            for path in [path.with_extension(PART), path.clone()] {
+                let len = std::fs::metadata(&path).map_or(0, |found| found.len());
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(failed("removed", &path, &error)),
+                    Ok(()) => space.give_back(len),
+                }
+            }
             // Durable before its row goes: a file that came back would have no row.
-            _ => path.parent().map_or(Ok(()), sync_dir).map_err(|error| failed("removed", &path, &error)),
+            path.parent().map_or(Ok(()), sync_dir).map_err(|error| failed("removed", &path, &error))
         })
         .await
     }
@@ -165,8 +172,9 @@ impl PayloadStore for Files {
             {
                 let entries = std::fs::read_dir(dir).map_err(|error| failed("listed", dir, &error))?;
                 for entry in entries {
-                    let name = entry.map_err(|error| failed("listed", dir, &error))?.file_name();
-                    keys.extend(name.to_str().and_then(|name| name.parse().ok()).map(kind));
+                    let name = PathBuf::from(entry.map_err(|error| failed("listed", dir, &error))?.file_name());
+                    let number = name.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
+                    keys.extend(number.map(kind));
                 }
             }
             Ok(keys)
@@ -213,7 +221,7 @@ impl Segment {
     }
 }
 
-fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
+pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
     let path = path.display();
     if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded {
         let what = format!("'{path}' could not be {what}: the disk is full: free some space");

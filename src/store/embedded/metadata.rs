@@ -17,19 +17,20 @@ use super::{
     schedule::{deliver_due, next_due},
     space::Space,
     tables::{
-        self, FACT_FORMAT, FACT_NEXT_PAYLOAD, FACTS, FORMAT, FORMAT_WITHOUT_ORDER, GARBAGE, ID_DEADLINES, IDS,
+        self, FACT_FORMAT, FACTS, FORMAT, FORMAT_WITHOUT_ORDER, FORMAT_WITHOUT_UPLOADS, GARBAGE, ID_DEADLINES, IDS,
         PAYLOADS, POSITIONS, SUBJECTS,
     },
     transaction::{Transaction, read_subject},
+    uploads,
 };
 use crate::{
     block::{PayloadKey, ScanLimits, StreamScan},
     error::{Error, Result},
     store::{
         Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-        NewConsumer, PayloadRow, Purged, SubjectRow,
+        NewConsumer, NewUpload, PayloadRow, Purged, Saved, SubjectRow, Upload, Writer,
     },
-    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp, UploadId},
 };
 
 /// Metadata in a redb database.
@@ -57,6 +58,7 @@ impl EmbeddedMetadata {
             }
             Some(value) => match tables::read_u64("facts", FACT_FORMAT, &value)? {
                 FORMAT => Ok(()),
+                FORMAT_WITHOUT_UPLOADS => migrate::finish(&self.engine),
                 FORMAT_WITHOUT_ORDER => migrate::add_order(&self.engine),
                 other => Err(Error::unavailable(format!(
                     "'{}' has format {other}, and this version reads format {FORMAT}: use the version that wrote it",
@@ -281,21 +283,39 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn open_payload(&self, kind: fn(u64) -> PayloadKey) -> Result<PayloadKey> {
-        self.change(move |transaction| {
-            let next = match transaction.snapshot.get(FACTS, FACT_NEXT_PAYLOAD)? {
-                Some(value) => tables::read_u64("facts", FACT_NEXT_PAYLOAD, &value)?,
-                None => 1,
-            };
-            let key = kind(next);
-            transaction.batch.put(FACTS, FACT_NEXT_PAYLOAD, (next + 1).to_le_bytes());
-            transaction.add_payload(PayloadRow { key, alive: 0, len: 0, open: true });
-            Ok(key)
-        })
-        .await
+        self.change(move |transaction| transaction.add_payload(kind, Writer::Commits)).await
     }
 
     async fn seal_payload(&self, key: PayloadKey, now: Timestamp) -> Result<()> {
         self.change(move |transaction| transaction.seal(key, now)).await
+    }
+
+    async fn begin_upload(&self, new: NewUpload) -> Result<Upload> {
+        self.change(move |transaction| uploads::begin(transaction, new)).await
+    }
+
+    async fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
+        let id = id.clone();
+        self.read(move |snapshot| uploads::read(snapshot, &id)).await
+    }
+
+    async fn uploads(&self, after: &str, limit: usize) -> Result<Vec<Upload>> {
+        let after = after.to_owned();
+        self.read(move |snapshot| uploads::list(snapshot, &after, limit)).await
+    }
+
+    async fn save_upload(&self, id: &UploadId, epoch: u64, saved: Saved, deadline: Timestamp) -> Result<()> {
+        let id = id.clone();
+        self.change(move |transaction| uploads::save(transaction, &id, epoch, saved, deadline)).await
+    }
+
+    async fn abandon_upload(&self, id: &UploadId, epoch: Option<u64>, now: Timestamp) -> Result<bool> {
+        let id = id.clone();
+        self.change(move |transaction| uploads::abandon(transaction, &id, epoch, now)).await
+    }
+
+    async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<usize> {
+        self.change(move |transaction| uploads::expire(transaction, now, limit)).await
     }
 
     async fn payloads(&self, after: u64, limit: usize) -> Result<Vec<PayloadRow>> {

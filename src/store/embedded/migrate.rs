@@ -1,4 +1,5 @@
-//! From the format of version 0.1 to the present one: blocks get a place in the stream of all subjects.
+//! From earlier formats to the present one: blocks get a place in the stream of all subjects (format 2). Uploads need new
+//! tables only (format 3), but versions that do not know them must not open the directory.
 
 use super::{
     engine::Engine,
@@ -44,6 +45,11 @@ pub(super) fn add_order(engine: &Engine) -> Result<()> {
             transaction.commit(engine)?;
         }
     }
+    finish(engine)
+}
+
+/// Writes down that the directory has the present format.
+pub(super) fn finish(engine: &Engine) -> Result<()> {
     let mut transaction = Transaction::begin(engine)?;
     transaction.batch.put(FACTS, FACT_FORMAT, FORMAT.to_le_bytes());
     transaction.commit(engine)

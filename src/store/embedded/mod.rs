@@ -6,7 +6,7 @@
 //!   meta.redb        rows of metadata                      (engine.rs, tables.rs, transaction.rs, metadata.rs)
 //!   journal          transactions that meta.redb may lack  (journal.rs)
 //!   segments/N       bodies of many blocks, append-only    (files.rs)
-//!   objects/N        data of one large message each
+//!   objects/N        data of one large message each; N.part while it is written
 //! ```
 
 mod aligned;
@@ -18,12 +18,14 @@ mod journal;
 mod letters;
 mod metadata;
 mod migrate;
+mod object_file;
 mod retention;
 mod scan;
 mod schedule;
 mod space;
 mod tables;
 mod transaction;
+mod uploads;
 
 use std::{
     fs::{File, TryLockError},
@@ -33,6 +35,7 @@ use std::{
 
 pub use files::Files;
 pub use metadata::EmbeddedMetadata;
+pub use space::Limits;
 
 use super::{Stores, abandoned};
 use crate::{
@@ -50,18 +53,18 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens or creates the stores below `dir`, and closes what an earlier process left open. Writes are refused while
-    /// less than `free_min` bytes are free on the disk.
+    /// Opens or creates the stores below `dir`, and closes what an earlier process left open. Writes beyond the limits are
+    /// refused.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if another broker holds the directory or it cannot be written, [`Error::DataLoss`] if
     /// what it holds cannot be read.
-    pub async fn open(dir: &Path, free_min: u64) -> Result<Self> {
+    pub async fn open(dir: &Path, limits: Limits) -> Result<Self> {
         let owned = dir.to_path_buf();
         let (lock, metadata, files) = blocking(move || {
             make_dir(&owned)?;
             let lock = lock(&owned)?;
-            let space = Arc::new(space::Space::of(&owned, free_min));
+            let space = Arc::new(space::Space::of(&owned, limits));
             let metadata = EmbeddedMetadata::open(&owned, space.clone())?;
             let files = Files::open(&owned, space)?;
             Ok((lock, metadata, files))

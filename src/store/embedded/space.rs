@@ -1,31 +1,96 @@
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use crate::error::{Error, Result};
 
-/// Keeps a reserve of free disk space, so that neither the engine nor a segment ever meets a full disk half-way.
+/// Refused writers are told to wait this long.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Files of the metadata.
+const METADATA: [&str; 2] = ["meta.redb", "journal"];
+
+/// Limits of a data directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes that stay free on its disk.
+    pub free_min: u64,
+    /// Most bytes that its files may have.
+    pub quota: u64,
+}
+
+impl Default for Limits {
+    /// No limits.
+    fn default() -> Self {
+        Self { free_min: 0, quota: u64::MAX }
+    }
+}
+
+/// Keeps a reserve of free disk space, so that neither the engine nor a segment ever meets a full disk half-way, and keeps
+/// the directory within its quota.
 pub(super) struct Space {
     dir: PathBuf,
-    free_min: u64,
+    limits: Limits,
+    /// Bytes of segments and objects.
+    payload: AtomicU64,
 }
 
 impl Space {
-    pub(super) fn of(dir: &std::path::Path, free_min: u64) -> Self {
-        Self { dir: dir.into(), free_min }
+    pub(super) fn of(dir: &Path, limits: Limits) -> Self {
+        Self { dir: dir.into(), limits, payload: AtomicU64::new(0) }
     }
 
-    /// Refuses a write of `bytes` that would eat into the reserve. Costs one `statvfs` call.
+    /// Counts bytes that are there already.
+    pub(super) fn found(&self, bytes: u64) {
+        self.payload.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are gone.
+    pub(super) fn give_back(&self, bytes: u64) {
+        let less = |payload: u64| Some(payload.saturating_sub(bytes));
+        let _ = self.payload.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Counts bytes of payload that are about to be written.
+    pub(super) fn take(&self, bytes: u64) -> Result<()> {
+        self.check(bytes)?;
+        self.found(bytes);
+        Ok(())
+    }
+
+    /// Refuses a write of `bytes` that would eat into the reserve or exceed the quota. Costs one `statvfs` call, and with a
+    /// quota two `stat` calls.
     pub(super) fn check(&self, bytes: u64) -> Result<()> {
         let free = self.free()?;
-        if free < self.free_min.saturating_add(bytes) {
+        if free < self.limits.free_min.saturating_add(bytes) {
             return Err(Error::Exhausted {
                 what: format!(
                     "the disk of '{}' has {} MiB free, and {} MiB are kept in reserve: free some space or lower \
                      data.free_min",
                     self.dir.display(),
                     free >> 20,
-                    self.free_min >> 20
+                    self.limits.free_min >> 20
                 ),
-                retry_after: Duration::from_secs(1),
+                retry_after: RETRY_AFTER,
+            });
+        }
+        if self.limits.quota == u64::MAX {
+            return Ok(());
+        }
+        let metadata: u64 =
+            METADATA.iter().map(|name| std::fs::metadata(self.dir.join(name)).map_or(0, |found| found.len())).sum();
+        let used = self.payload.load(Ordering::Relaxed) + metadata;
+        if used.saturating_add(bytes) > self.limits.quota {
+            return Err(Error::Exhausted {
+                what: format!(
+                    "data.quota is used up: '{}' has {used} bytes, {bytes} more would exceed {}; purge subjects, let \
+                     messages expire, or raise it",
+                    self.dir.display(),
+                    self.limits.quota
+                ),
+                retry_after: RETRY_AFTER,
             });
         }
         Ok(())

@@ -9,7 +9,7 @@
 //! | ids | subject 0x00 message id | sequence, deadline: u64 each |
 //! | id_deadlines | deadline subject 0x00 message id | – |
 //! | positions | durable 0x00 subject | sequence u64 |
-//! | payloads | number | kind u8, open u8, alive u64, len u64 |
+//! | payloads | number | kind u8, writer u8 (0 nobody, 1 commits, 2 upload), alive u64, len u64 |
 //! | garbage | since number | kind u8 |
 //! | facts | name | u64 |
 //! | stream | stream first | count u32, first u64, subject |
@@ -17,13 +17,15 @@
 //! | cursors | name | [cursor and counts](crate::consumer::row) |
 //! | pending | name 0x00 page | [entries](crate::consumer::row) |
 //! | schedule | due stream first | subject |
+//! | uploads | upload id | [`Upload`](crate::store::Upload) (uploads.rs) |
+//! | upload_deadlines | deadline upload id | – |
 
 use bytes::{Buf, BufMut};
 
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
-    store::{PayloadRow, SubjectRow},
+    store::{PayloadRow, SubjectRow, Writer},
     types::{ConsumerName, DurableName, MessageId, Subject, Timestamp},
 };
 
@@ -44,9 +46,11 @@ pub(super) const CONSUMERS: Table = Table::new("consumers");
 pub(super) const CURSORS: Table = Table::new("cursors");
 pub(super) const PENDING: Table = Table::new("pending");
 pub(super) const SCHEDULE: Table = Table::new("schedule");
+pub(super) const UPLOADS: Table = Table::new("uploads");
+pub(super) const UPLOAD_DEADLINES: Table = Table::new("upload_deadlines");
 
 /// All tables, in the order of their numbers in the journal: new ones at the end.
-pub(super) const TABLES: [Table; 14] = [
+pub(super) const TABLES: [Table; 16] = [
     SUBJECTS,
     BLOCKS,
     EXPIRY,
@@ -61,6 +65,8 @@ pub(super) const TABLES: [Table; 14] = [
     CURSORS,
     PENDING,
     SCHEDULE,
+    UPLOADS,
+    UPLOAD_DEADLINES,
 ];
 
 /// Fact: the format of this database.
@@ -70,11 +76,16 @@ pub(super) const FACT_APPLIED: &[u8] = b"applied";
 /// Fact: the number of the next segment or object.
 pub(super) const FACT_NEXT_PAYLOAD: &[u8] = b"next_payload";
 
+/// Fact: how many uploads are open.
+pub(super) const FACT_OPEN_UPLOADS: &[u8] = b"open_uploads";
+
 /// Fact: the next stream sequence.
 pub(super) const FACT_NEXT_STREAM: &[u8] = b"next_stream";
 
 /// The format written by this version.
-pub(super) const FORMAT: u64 = 2;
+pub(super) const FORMAT: u64 = 3;
+/// The format before there were uploads.
+pub(super) const FORMAT_WITHOUT_UPLOADS: u64 = 2;
 /// The format before blocks had an order over all subjects.
 pub(super) const FORMAT_WITHOUT_ORDER: u64 = 1;
 
@@ -210,7 +221,11 @@ pub(super) fn read_u64(table: &str, key: &[u8], value: &[u8]) -> Result<u64> {
 pub(super) fn payload_value(row: &PayloadRow) -> Vec<u8> {
     let mut value = Vec::with_capacity(18);
     value.put_u8(kind(row.key));
-    value.put_u8(row.open.into());
+    value.put_u8(match row.writer {
+        Writer::Nobody => 0,
+        Writer::Commits => 1,
+        Writer::Upload => 2,
+    });
     value.put_u64_le(row.alive);
     value.put_u64_le(row.len);
     value
@@ -220,9 +235,16 @@ pub(super) fn read_payload_row(key: &[u8], mut value: &[u8]) -> Result<PayloadRo
     if key.len() != 8 || value.len() != 18 {
         return Err(unreadable("payloads", key));
     }
+    let unreadable = || unreadable("payloads", key);
     let number = { key }.get_u64();
-    let key = read_kind(value.get_u8(), number).ok_or_else(|| unreadable("payloads", key))?;
-    Ok(PayloadRow { key, open: value.get_u8() != 0, alive: value.get_u64_le(), len: value.get_u64_le() })
+    let payload = read_kind(value.get_u8(), number).ok_or_else(unreadable)?;
+    let writer = match value.get_u8() {
+        0 => Writer::Nobody,
+        1 => Writer::Commits,
+        2 => Writer::Upload,
+        _ => return Err(unreadable()),
+    };
+    Ok(PayloadRow { key: payload, writer, alive: value.get_u64_le(), len: value.get_u64_le() })
 }
 
 pub(super) fn kind(key: PayloadKey) -> u8 {

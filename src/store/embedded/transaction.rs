@@ -2,12 +2,15 @@ use std::collections::BTreeMap;
 
 use super::{
     engine::{Batch, Engine, Snapshot},
-    tables::{self, BLOCKS, EXPIRY, FACT_NEXT_STREAM, FACTS, GARBAGE, PAYLOADS, STREAM, SUBJECTS},
+    tables::{
+        self, BLOCKS, EXPIRY, FACT_NEXT_PAYLOAD, FACT_NEXT_STREAM, FACT_OPEN_UPLOADS, FACTS, GARBAGE, PAYLOADS, STREAM,
+        SUBJECTS,
+    },
 };
 use crate::{
     block::{Block, PayloadKey, Placement},
     error::{Error, Result},
-    store::{PayloadRow, Raised, SubjectRow},
+    store::{PayloadRow, Raised, SubjectRow, Writer},
     types::{Subject, Timestamp},
 };
 
@@ -20,6 +23,7 @@ pub(super) struct Transaction {
     subjects: BTreeMap<Subject, SubjectRow>,
     payloads: BTreeMap<u64, PayloadRow>,
     next_stream: Option<u64>,
+    open_uploads: Option<u64>,
     /// Subjects that got messages, and their last sequences.
     raised: BTreeMap<Subject, u64>,
 }
@@ -41,6 +45,7 @@ impl Transaction {
             subjects: BTreeMap::new(),
             payloads: BTreeMap::new(),
             next_stream: None,
+            open_uploads: None,
             raised: BTreeMap::new(),
         })
     }
@@ -55,6 +60,9 @@ impl Transaction {
         }
         if let Some(next) = self.next_stream {
             self.batch.put(FACTS, FACT_NEXT_STREAM, next.to_le_bytes());
+        }
+        if let Some(count) = self.open_uploads {
+            self.batch.put(FACTS, FACT_OPEN_UPLOADS, count.to_le_bytes());
         }
         engine.commit(&self.batch)
     }
@@ -79,7 +87,7 @@ impl Transaction {
             payload.alive += 1;
             match block.placement {
                 Placement::Slice { offset, len, .. } => payload.len = payload.len.max(offset + len),
-                Placement::Object { size, .. } => (payload.len, payload.open) = (size, false),
+                Placement::Object { size, .. } => (payload.len, payload.writer) = (size, Writer::Nobody),
                 Placement::Inline(_) | Placement::Shared { .. } => {}
             }
         }
@@ -109,6 +117,18 @@ impl Transaction {
         self.next_stream = Some(next);
     }
 
+    /// How many uploads are open, to be changed.
+    pub(super) fn open_uploads(&mut self) -> Result<&mut u64> {
+        let count = match self.open_uploads {
+            Some(count) => count,
+            None => match self.snapshot.get(FACTS, FACT_OPEN_UPLOADS)? {
+                Some(value) => tables::read_u64("facts", FACT_OPEN_UPLOADS, &value)?,
+                None => 0,
+            },
+        };
+        Ok(self.open_uploads.insert(count))
+    }
+
     /// The books of a subject, to be changed.
     pub(super) fn subject(&mut self, subject: &Subject) -> Result<&mut SubjectRow> {
         if !self.subjects.contains_key(subject) {
@@ -130,9 +150,16 @@ impl Transaction {
         self.payloads.get_mut(&number).ok_or_else(|| tables::unreadable("payloads", &name))
     }
 
-    /// Records a new payload.
-    pub(super) fn add_payload(&mut self, row: PayloadRow) {
-        self.payloads.insert(row.key.number(), row);
+    /// Records a new payload under the next number.
+    pub(super) fn add_payload(&mut self, kind: fn(u64) -> PayloadKey, writer: Writer) -> Result<PayloadKey> {
+        let next = match self.snapshot.get(FACTS, FACT_NEXT_PAYLOAD)? {
+            Some(value) => tables::read_u64("facts", FACT_NEXT_PAYLOAD, &value)?,
+            None => 1,
+        };
+        let key = kind(next);
+        self.batch.put(FACTS, FACT_NEXT_PAYLOAD, (next + 1).to_le_bytes());
+        self.payloads.insert(next, PayloadRow { key, alive: 0, len: 0, writer });
+        Ok(key)
     }
 
     /// Removes a block and gives how many of its messages were live. `floor` is the subject's, from before the step.
@@ -154,7 +181,7 @@ impl Transaction {
 
     /// Closes a payload; one without blocks turns into garbage.
     pub(super) fn seal(&mut self, key: PayloadKey, now: Timestamp) -> Result<()> {
-        self.payload(key)?.open = false;
+        self.payload(key)?.writer = Writer::Nobody;
         self.discard_if_unused(key, now)
     }
 
@@ -166,7 +193,7 @@ impl Transaction {
 
     fn discard_if_unused(&mut self, key: PayloadKey, now: Timestamp) -> Result<()> {
         let row = self.payload(key)?;
-        if row.alive == 0 && !row.open {
+        if row.alive == 0 && row.writer == Writer::Nobody {
             self.payloads.remove(&key.number());
             let number = key.number().to_be_bytes();
             self.batch.remove(PAYLOADS, number);
