@@ -2,8 +2,8 @@ use std::{pin::Pin, process::ExitCode};
 
 use futures_util::{Stream, StreamExt};
 use minitoolstream_client::proto::{
-    PublishAck, PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest,
-    PublishStreamResponse,
+    AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishAck, PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest,
+    PublishStreamResponse, UploadRequest, UploadResponse,
     ingress_service_server::{IngressService, IngressServiceServer},
 };
 use serde_json::json;
@@ -38,6 +38,18 @@ impl IngressService for Echo {
             Ok(PublishStreamResponse { acks: vec![ack] })
         });
         Ok(Response::new(Box::pin(acks)))
+    }
+
+    async fn upload(&self, _: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
+        Err(Status::unimplemented("the echo takes no uploads"))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::unimplemented("the echo takes no uploads"))
+    }
+
+    async fn abort_upload(&self, _: Request<AbortUploadRequest>) -> Result<Response<AbortUploadResponse>, Status> {
+        Err(Status::unimplemented("the echo takes no uploads"))
     }
 }
 
