@@ -2,7 +2,7 @@
 
 use minitoolstream_client::{Error, NewMessage};
 
-use crate::world::{MIB, data, message, sha256, start, upload};
+use crate::world::{MIB, data, message, start, upload};
 
 #[tokio::test]
 async fn data_with_another_digest_are_not_published() {
