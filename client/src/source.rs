@@ -128,7 +128,7 @@ impl Source {
 async fn fill(reader: &mut (impl AsyncRead + Unpin), want: usize) -> std::io::Result<Bytes> {
     let mut frame = BytesMut::with_capacity(want);
     let mut part = reader.take(want as u64);
-    while part.read_buf(&mut frame).await? > 0 {}
+    while frame.len() < want && part.read_buf(&mut frame).await? > 0 {}
     Ok(frame.freeze())
 }
 
