@@ -95,6 +95,8 @@ impl Proxy {
         let mut state = self.line.lock();
         let way = state.way(towards);
         way.stall = Some(way.passed + bytes);
+        drop(state);
+        self.line.changed.notify_all();
     }
 
     /// Waits until the bytes that may pass have passed.

@@ -28,9 +28,11 @@ fn behind(proxy: &Proxy, session: &Session, line: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Interrupts a command as Ctrl-C does; gives its exit code, and what it said.
-fn interrupt(child: Child) -> (Option<i32>, String) {
+/// Interrupts a command that is stalled, as Ctrl-C does; gives its exit code, and what it said.
+fn interrupt(child: Child, proxy: &Proxy) -> (Option<i32>, String) {
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    // What the broker has to say last comes after the data that is on its way; all of the data never comes.
+    proxy.stall_after(Towards::Client, 12 * MIB as u64);
     let output = child.wait_with_output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
@@ -108,7 +110,7 @@ fn publish_goes_on_after_ctrl_c() {
     let line = "publish films big -H kind=test";
     let publish = behind(&proxy, &session, line);
     proxy.wait_for_stall();
-    let (code, errors) = interrupt(publish);
+    let (code, errors) = interrupt(publish, &proxy);
     assert_eq!(code, Some(130), "{errors}");
     assert!(errors.contains("interrupted: run the same command again to go on with 'big'"), "{errors}");
     let id = errors.split("upload abort ").nth(1).unwrap().split('\'').next().unwrap().to_owned();
@@ -135,7 +137,7 @@ fn an_upload_is_given_up() {
     proxy.stall_after(Towards::Broker, 40 * MIB as u64);
     let publish = behind(&proxy, &session, "publish films big");
     proxy.wait_for_stall();
-    let (_, errors) = interrupt(publish);
+    let (_, errors) = interrupt(publish, &proxy);
     let id = errors.split("upload abort ").nth(1).unwrap().split('\'').next().unwrap().to_owned();
     drop(proxy);
     assert_eq!(session.run(&format!("upload abort {id}")).text(), "given up\n");
@@ -171,7 +173,7 @@ fn fetch_and_consume_go_on_after_ctrl_c() {
         let child = behind(&proxy, &session, line);
         proxy.wait_for_stall();
         wait_for_part(&session, dir);
-        let (code, errors) = interrupt(child);
+        let (code, errors) = interrupt(child, &proxy);
         assert_eq!(code, Some(expected), "{errors}");
         assert_eq!(errors.contains("run the same command again to go on with"), expected == 130, "{errors}");
         drop(proxy);
