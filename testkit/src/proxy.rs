@@ -27,6 +27,7 @@ struct State {
     up: Way,
     down: Way,
     cuts: usize,
+    connections: Vec<TcpStream>,
     is_over: bool,
 }
 
@@ -71,6 +72,7 @@ impl Proxy {
                 }
                 // A broker that is down looks to its clients as one that ends the connection.
                 let (Ok(client), Ok(broker)) = (client, TcpStream::connect(&target)) else { continue };
+                shared.lock().connections.push(client.try_clone().unwrap());
                 for (towards, from, to) in [(Towards::Broker, &client, &broker), (Towards::Client, &broker, &client)] {
                     from.set_nodelay(true).unwrap();
                     let (from, to, line) = (from.try_clone().unwrap(), to.try_clone().unwrap(), shared.clone());
@@ -88,6 +90,14 @@ impl Proxy {
         way.cut = Some(way.passed + bytes);
         drop(state);
         self.line.changed.notify_all();
+    }
+
+    /// Cuts the connections that there are.
+    pub fn cut_now(&self) {
+        for connection in self.line.lock().connections.drain(..) {
+            // It may be over.
+            let _ = connection.shutdown(Shutdown::Both);
+        }
     }
 
     /// Lets this many bytes pass from now on, and no more until [`go_on`](Self::go_on).
