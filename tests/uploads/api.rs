@@ -40,9 +40,10 @@ impl Api {
         let (frames, waiting) = mpsc::channel(4);
         frames.send(UploadRequest { frame: Some(Frame::Header(header)) }).await.unwrap();
         let mut ingress = self.ingress.clone();
-        let answer = tokio::spawn(async move {
-            ingress.upload(ReceiverStream::new(waiting)).await.map(tonic::Response::into_inner)
-        });
+        let answer =
+            tokio::spawn(
+                async move { ingress.upload(ReceiverStream::new(waiting)).await.map(tonic::Response::into_inner) },
+            );
         Upload { frames, answer }
     }
 

@@ -69,7 +69,10 @@ async fn crash_p1_uploads_survive_interruptions_at_random_places() {
         let opening = |offset| UploadHeader { offset, size: Some(size), ..header(&format!("u{round}"), "a") };
         let started = Instant::now();
         loop {
-            assert!(started.elapsed() < Duration::from_secs(100), "seed {seed}: upload {round} does not come to an end");
+            assert!(
+                started.elapsed() < Duration::from_secs(100),
+                "seed {seed}: upload {round} does not come to an end"
+            );
             let (offset, published) = match api.get(&format!("u{round}")).await {
                 Ok(found) => (found.offset, found.published),
                 Err(status) if status.code() == tonic::Code::NotFound => (0, None),

@@ -88,11 +88,31 @@ async fn p7_data_that_is_not_what_was_announced_is_not_published() {
         let data = Pattern::new(1, size);
         let wrong = || Pattern::new(2, size).sha256().to_vec();
         let cases = [
-            (UploadHeader { sha256: wrong().into(), ..header("u", "a") }, UploadCommit::default(), Code::DataLoss, "SHA-256"),
+            (
+                UploadHeader { sha256: wrong().into(), ..header("u", "a") },
+                UploadCommit::default(),
+                Code::DataLoss,
+                "SHA-256",
+            ),
             (header("u", "a"), UploadCommit { sha256: wrong().into(), size: None }, Code::DataLoss, "SHA-256"),
-            (UploadHeader { size: Some(size + 1), ..header("u", "a") }, UploadCommit::default(), Code::InvalidArgument, "announced"),
-            (UploadHeader { size: Some(size - 1), ..header("u", "a") }, UploadCommit::default(), Code::InvalidArgument, "announced"),
-            (header("u", "a"), UploadCommit { size: Some(size - 1), ..Default::default() }, Code::InvalidArgument, "announced"),
+            (
+                UploadHeader { size: Some(size + 1), ..header("u", "a") },
+                UploadCommit::default(),
+                Code::InvalidArgument,
+                "announced",
+            ),
+            (
+                UploadHeader { size: Some(size - 1), ..header("u", "a") },
+                UploadCommit::default(),
+                Code::InvalidArgument,
+                "announced",
+            ),
+            (
+                header("u", "a"),
+                UploadCommit { size: Some(size - 1), ..Default::default() },
+                Code::InvalidArgument,
+                "announced",
+            ),
             (
                 UploadHeader { size: Some(size), ..header("u", "a") },
                 UploadCommit { size: Some(size + 1), ..Default::default() },
@@ -124,7 +144,8 @@ async fn an_upload_of_unknown_size_stops_at_the_limit() {
 async fn an_expectation_is_looked_at_before_and_after_the_data() {
     let (broker, api) = start(&[]).await;
     let expecting = |id: &str, last: u64| {
-        let message = Some(PublishRequest { subject: "a".into(), expected_last_sequence: Some(last), ..Default::default() });
+        let message =
+            Some(PublishRequest { subject: "a".into(), expected_last_sequence: Some(last), ..Default::default() });
         UploadHeader { message, ..header(id, "a") }
     };
     let data = Pattern::new(1, 2 << 20);

@@ -123,6 +123,21 @@ async fn an_upload_outlives_its_broker() {
 }
 
 #[tokio::test]
+async fn offset_0_begins_anew() {
+    let broker = TestBroker::start(&[]).await;
+    let api = Api::connect(broker.ingress).await;
+    let upload = api.begin(header("u", "a")).await;
+    send(&upload, Pattern::new(1, 5 * MIB), 0, 3 * MIB).await;
+    upload.end().await.unwrap_err();
+    assert_eq!(offset(&api, "u").await, 3 * MIB);
+    // Even as another message.
+    let data = Pattern::new(2, 2 * MIB);
+    assert_eq!(api.upload(header("u", "b"), data).await.unwrap().sequence, 1);
+    api.assert_is("b", 1, data).await;
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn an_abandoned_upload_goes_with_its_bytes() {
     let broker = TestBroker::start(&[("UPLOADS_RETENTION", "300ms")]).await;
     let api = Api::connect(broker.ingress).await;

@@ -30,7 +30,11 @@ impl Rig {
     }
 
     /// Uploads to the subject of this size.
-    async fn upload(&self, data: Pattern, change: impl FnOnce(&mut PublishRequest)) -> Result<UploadResponse, tonic::Status> {
+    async fn upload(
+        &self,
+        data: Pattern,
+        change: impl FnOnce(&mut PublishRequest),
+    ) -> Result<UploadResponse, tonic::Status> {
         let mut opening = header(&format!("{:032x}", fastrand::u128(..)), &subject(data));
         change(opening.message.as_mut().unwrap());
         self.api.upload(UploadHeader { ..opening }, data).await
@@ -130,7 +134,9 @@ async fn p5_ttl_and_purge() {
         let uploaded = rig.upload(data, |message| message.ttl = Some(short)).await.unwrap();
         assert_eq!(uploaded.sequence, 1);
         let is_gone = async {
-            while rig.api.range(&subject(data), 1, 0, Some(1)).await.map_err(|status| status.code()) != Err(Code::NotFound) {
+            while rig.api.range(&subject(data), 1, 0, Some(1)).await.map_err(|status| status.code())
+                != Err(Code::NotFound)
+            {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -70,11 +70,7 @@ impl AlignedBuffer {
 
     /// Lets `fill` read into room for `len` bytes, and gives those that it has read, at most `len`, without a copy. The
     /// memory is used again once they are dropped.
-    pub(super) fn read<E>(
-        mut self,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
-    ) -> Result<Bytes, E> {
+    pub(super) fn read<E>(mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Bytes, E> {
         let read = match fill(self.padded(len)) {
             Ok(read) => read,
             Err(error) => {

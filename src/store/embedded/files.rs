@@ -142,9 +142,7 @@ impl PayloadStore for Files {
                 }),
             };
             read.map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    Error::DataLoss(format!("{key}: the file '{}' is missing", path.display()))
-                }
+                io::ErrorKind::NotFound => Error::DataLoss(format!("{key}: the file '{}' is missing", path.display())),
                 io::ErrorKind::UnexpectedEof => {
                     Error::DataLoss(format!("{key}: the file '{}' ends before byte {end}", path.display()))
                 }

@@ -64,7 +64,15 @@ impl ObjectFile {
             let file = open_direct(OpenOptions::new().write(true).create(true).truncate(true), &part);
             let file = file.map_err(|error| failed("made", &part, &error))?;
             space.give_back(left + whole);
-            return Ok(Self { path, file: Arc::new(file), space, len: 0, tail: Bytes::new(), reserved: 0, is_named: false });
+            return Ok(Self {
+                path,
+                file: Arc::new(file),
+                space,
+                len: 0,
+                tail: Bytes::new(),
+                reserved: 0,
+                is_named: false,
+            });
         }
         let missing = |problem: String| Error::DataLoss(format!("'{}': {problem}", part.display()));
         let reopen = || open_direct(OpenOptions::new().read(true).write(true), &part);
