@@ -5,6 +5,7 @@
 //! ```text
 //!     64 MiB                              code, caches of the stores (16 MiB), threads, heaps
 //!   + 4 x limits.inflight_bytes           a message as received, as a block, as it is written, and heap around it
+//!   + 2 x limits.upload_bytes             pieces as received and as they are written
 //!   + 4 x limits.read_bytes               a page as read and as encoded, and heap around it
 //!   + 1 MiB x connections in use          HTTP/2 windows and buffers
 //!   + the largest message that each open stream carried: gRPC keeps its buffer until the stream ends

@@ -7,9 +7,11 @@
 //! 2. `actors/publisher.rs` gathers drafts while a commit is in flight; `block/batch.rs` forms them into blocks.
 //! 3. `actors/storage.rs` stores large bodies (`store/payload.rs`), then commits all blocks in one transaction
 //!    (`store/metadata.rs`): there a message gets its sequence. Then it answers.
+//!    A large one comes in pieces (`broker/upload/`): its bytes are an object before its draft goes this way.
 //! 4. `actors/heads.rs` tells who waits for the subject; `actors/subscriber.rs` wakes up.
 //! 5. `store/reader.rs` finds the block, verifies its checksum and takes records out of it; `grpc/egress.rs` and
-//!    `grpc/follow.rs` send them, through `grpc/outlet.rs`, which waits for slow clients.
+//!    `grpc/follow.rs` send them, through `grpc/outlet.rs`, which waits for slow clients. `broker/read.rs` reads one of any
+//!    size, part by part.
 //! 6. Or workers share it: `grpc/consume/` takes a step for a worker (`consumer/`, inside the store's transaction): what it
 //!    answered is settled, and what it takes next is leased.
 //! 7. `actors/reaper.rs` removes what expired, first rows, then bytes.

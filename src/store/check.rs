@@ -1,8 +1,8 @@
 //! Verifies what is stored: every checksum, and that the books balance (P7, P8). Reads only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::{MetadataStore, Stores, SubjectRow, reader};
+use super::{MetadataStore, Stores, SubjectRow, UploadState, Writer, reader};
 use crate::{
     block::{Block, Located, PayloadKey, Placement, ScanLimits},
     error::{Error, Result},
@@ -45,6 +45,8 @@ pub enum Kind {
     PositionBeyondEnd,
     /// A file that no row tells of.
     UnknownFile,
+    /// An object that belongs to an upload that is no more, or an upload without its object: nobody would remove it.
+    OrphanedUpload,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::BrokenOrder => "broken-order",
             Self::PositionBeyondEnd => "position-beyond-end",
             Self::UnknownFile => "unknown-file",
+            Self::OrphanedUpload => "orphaned-upload",
         }
     }
 }
@@ -305,15 +308,18 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
 
     async fn payloads(&mut self) -> Result<()> {
         let mut known: HashMap<PayloadKey, u64> = HashMap::new();
+        let mut uploading: HashSet<PayloadKey> = HashSet::new();
         let mut after = 0;
         loop {
             let rows = self.stores.metadata.payloads(after, PAGE).await?;
+            uploading.extend(rows.iter().filter(|row| row.writer == Writer::Upload).map(|row| row.key));
             known.extend(rows.iter().map(|row| (row.key, row.alive)));
             match rows.last() {
                 Some(row) if rows.len() == PAGE => after = row.key.number(),
                 _ => break,
             }
         }
+        self.uploads(uploading).await?;
         for (key, counted) in &known {
             let seen = self.alive.remove(key).unwrap_or(0);
             if seen != *counted {
@@ -331,6 +337,30 @@ impl<R: FnMut(Report) + Send> Check<'_, R> {
             if !known.contains_key(&key) {
                 self.find(Kind::UnknownFile, None, 0, format!("no row tells of {key}"));
             }
+        }
+        Ok(())
+    }
+
+    /// Every open upload has its object, and every object that is being uploaded its upload.
+    async fn uploads(&mut self, mut objects: HashSet<PayloadKey>) -> Result<()> {
+        let mut after = String::new();
+        loop {
+            let page = self.stores.metadata.uploads(&after, PAGE).await?;
+            for upload in &page {
+                if let UploadState::Open { object, .. } = upload.state
+                    && !objects.remove(&PayloadKey::Object(object))
+                {
+                    let detail = format!("upload '{}' has no row of its object {object}", upload.id);
+                    self.find(Kind::OrphanedUpload, None, 0, detail);
+                }
+            }
+            match page.last() {
+                Some(upload) if page.len() == PAGE => upload.id.as_str().clone_into(&mut after),
+                _ => break,
+            }
+        }
+        for key in objects {
+            self.find(Kind::OrphanedUpload, None, 0, format!("{key} belongs to an upload that is no more"));
         }
         Ok(())
     }
