@@ -176,11 +176,6 @@ impl DataRead {
         &self.message
     }
 
-    /// Bytes to come.
-    pub(crate) fn left(&self) -> u64 {
-        self.end - self.at
-    }
-
     /// The next bytes, verified: at most 1 MiB, with a permit for them; `None` at the end.
     ///
     /// # Errors

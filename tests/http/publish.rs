@@ -57,8 +57,9 @@ async fn a_pipe_of_unknown_length_goes_in() {
 #[tokio::test]
 async fn headers_and_options_of_a_request_are_those_of_the_message() {
     let stage = Stage::set(&[]).await;
-    let post = |args: &'static [&'static str]| async {
-        stage.curl(&[&["--data-binary", "hello"], args].concat(), "/v1/messages/a%2Fb").await
+    let post = |args: &'static [&'static str]| {
+        let stage = &stage;
+        async move { stage.curl(&[&["--data-binary", "hello"], args].concat(), "/v1/messages/a%2Fb").await }
     };
     let answer = post(&["-H", "Content-Type: text/plain", "-H", "Mts-Header-Trace-Id: 7", "-H", "Mts-Message-Id: m"]);
     assert_eq!(answer.await.expect(201).header("location"), "/v1/messages/a%2Fb/1");
@@ -107,7 +108,7 @@ async fn grpc_and_http_share_their_messages() {
     stage.curl(&["-d", "from http", "-H", "Mts-Header-k: v"], "/v1/messages/m").await.expect(201);
     let mut messages = client.fetch(Fetch::from_sequence("m", 2)).await.unwrap();
     let found = messages.next().await.unwrap().unwrap();
-    assert_eq!((&found.data[..], found.headers["k"].as_str()), (&b"from http"[..], "v"));
+    assert_eq!((&found.data.unwrap()[..], found.headers["k"].as_str()), (&b"from http"[..], "v"));
     stage.broker.stop().await;
 }
 
