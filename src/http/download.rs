@@ -146,7 +146,9 @@ fn describe(response: &mut HttpResponseBuilder, message: &Stored, validators: &V
         }
         let as_it_is = HeaderName::from_bytes(format!("{HEADER_PREFIX}{name}").as_bytes());
         let name = as_it_is.or_else(|_| HeaderName::from_bytes(format!("{HEADER_PREFIX}{}", encode(name)).as_bytes()));
-        let value = HeaderValue::from_str(value).or_else(|_| HeaderValue::from_str(&encode(value)));
+        // Spaces around a value would be lost, and clients disagree on what is beyond ASCII.
+        let is_plain = value.trim() == value && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        let value = HeaderValue::from_str(&if is_plain { value.clone() } else { encode(value) });
         if let (Ok(name), Ok(value)) = (name, value) {
             response.append_header((name, value));
         }

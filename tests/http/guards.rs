@@ -24,6 +24,12 @@ async fn pages_of_other_sites_cannot_write() {
         assert!(refused.error().contains("may not write"), "{}", refused.error());
         stage.curl(&["-X", "DELETE", "-H", header], "/v1/uploads/a").await.expect(403);
     }
+    // One who sends much is told, too.
+    let (file, _) = stage.file("data", 20 * MIB);
+    for expect in ["Expect: 100-continue", "Expect:"] {
+        let args = ["-T", &file, "-H", expect, "-H", "Origin: http://evil.example"];
+        stage.curl(&args, "/v1/messages/a").await.expect(403);
+    }
     stage.curl(&["-d", "x", "-H", &own, "-H", "Sec-Fetch-Site: same-origin"], "/v1/messages/a").await.expect(201);
     stage.broker.stop().await;
 }
