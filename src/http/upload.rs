@@ -153,6 +153,11 @@ impl Upload {
                 committed.map(Outcome::Published).map_err(|error| Refusal::of_upload(&error))
             }
             Ok(()) => self.keep(*session, &upload_id).await.map(Outcome::Kept).map_err(Refusal::from),
+            // It would be refused again, however it goes on.
+            Err(Some(reason @ Error::Invalid(_))) => {
+                session.abort().await;
+                Err(reason.into())
+            }
             Err(reason) => {
                 let kept = self.keep(*session, &upload_id).await;
                 let kept = kept.inspect_err(|error| {
