@@ -28,7 +28,7 @@ use crate::{
     config::Config,
     error::{Error, Result},
     grpc,
-    http::{self, Health, Probe},
+    http::{self, Health, Probe, Transfers},
     metrics::Metrics,
     store::embedded::{Embedded, Limits},
     types::{Clock, SystemClock},
@@ -49,7 +49,7 @@ pub struct Running {
     pub ingress: SocketAddr,
     /// Where it consumes (and publishes).
     pub egress: SocketAddr,
-    /// Where health and metrics are.
+    /// Where health, metrics and messages are over HTTP.
     pub http: SocketAddr,
     /// Its parts, to be examined.
     pub broker: Broker,
@@ -60,6 +60,7 @@ pub struct Running {
     shutdown: CancellationToken,
     supervisors: JoinSet<Result<(), GivenUp>>,
     servers: JoinSet<Result<(), String>>,
+    transfers: Transfers,
     http_server: actix_web::dev::ServerHandle,
     _stores: Embedded,
 }
@@ -193,9 +194,10 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     supervisors.spawn(beat(health.clone(), shutdown.clone()));
     supervisors.spawn(until(
         shutdown.clone(),
-        lag::measure(broker.stores.clone(), metrics.clone(), config.lag_interval, config.metric_consumers),
+        lag::measure(broker.stores.clone(), metrics, config.lag_interval, config.metric_consumers),
     ));
-    let http_server = http::serve(http_listener.into_std().map_err(io)?, health, metrics).map_err(io)?;
+    let transfers = Transfers::new(broker.clone());
+    let http_server = http::serve(http_listener.into_std().map_err(io)?, health, transfers.clone()).map_err(io)?;
     let http_handle = http_server.handle();
     actix::spawn(http_server);
 
@@ -210,6 +212,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         shutdown,
         supervisors,
         servers,
+        transfers,
         http_server: http_handle,
         _stores: embedded,
     })
@@ -236,7 +239,8 @@ impl Running {
     /// Takes no new work, lets what is under way end within the configured deadline, and stops everything.
     pub async fn stop(mut self) {
         self.draining.cancel();
-        let ended = async { while self.servers.join_next().await.is_some() {} };
+        let servers = async { while self.servers.join_next().await.is_some() {} };
+        let ended = async { tokio::join!(servers, self.transfers.ended()) };
         if tokio::time::timeout(self.deadline, ended).await.is_err() {
             tracing::warn!(deadline = ?self.deadline, "some streams did not end in time and are cut");
             self.servers.shutdown().await;

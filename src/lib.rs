@@ -16,6 +16,8 @@
 //!    answered is settled, and what it takes next is leased.
 //! 7. `actors/reaper.rs` removes what expired, first rows, then bytes.
 //!
+//! Over HTTP, `http/upload.rs` and `http/download.rs` do the same for people and browsers, through `broker/`.
+//!
 //! `app.rs` wires all this, `actors/supervise.rs` keeps the actors alive, `main.rs` and `cli/` are the command line.
 
 pub mod actors;

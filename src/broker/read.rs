@@ -15,12 +15,18 @@ use crate::{
     consumer::window,
     error::{Error, Result},
     metrics::Service,
-    store::reader::{self, Page, Stored},
+    store::{
+        SubjectRow,
+        reader::{self, Page, Stored},
+    },
     types::{Subject, SubjectFilter},
 };
 
 /// Bytes given at a time.
 const PIECE: usize = 1 << 20;
+
+/// Messages looked at together when the last one is looked for.
+const LOOK_MAX: usize = 4096;
 
 /// One who gives leases.
 #[async_trait]
@@ -93,6 +99,43 @@ impl Broker {
         let page = reader::read_stream(&self.stores, &SubjectFilter::all(), at, 1, self.clock.now()).await?;
         let found = only(page, at, |stored: &Stored| stored.stream_sequence == at)?;
         found.ok_or_else(|| Error::NotFound(format!("what lease {lease} was given for has expired or was purged")))
+    }
+
+    /// The newest live message of a subject.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none.
+    pub(crate) async fn find_last(&self, subject: &Subject) -> Result<Stored> {
+        let last = match self.stores.metadata.subject(subject).await? {
+            Some(row) => self.last_of(&row).await?,
+            None => None,
+        };
+        last.ok_or_else(|| Error::NotFound(format!("'{subject}' has no message: publish one first")))
+    }
+
+    /// The last live message of a subject: looked for backwards, as later ones may have expired.
+    ///
+    /// # Errors
+    /// [`Error::DataLoss`] if a block on the way is damaged.
+    pub(crate) async fn last_of(&self, row: &SubjectRow) -> Result<Option<Stored>> {
+        let (mut end, mut reach) = (row.last + 1, 1);
+        while end > row.floor {
+            let from = end.saturating_sub(reach).max(row.floor);
+            let (mut next, mut found) = (from, None);
+            while next < end {
+                let page = reader::read(&self.stores, &row.subject, next, LOOK_MAX, self.clock.now()).await?;
+                if let (Some(damage), true) = (page.damage, page.messages.is_empty()) {
+                    return Err(damage);
+                }
+                next = page.next.max(next + 1);
+                found = page.messages.into_iter().rev().find(|stored| stored.sequence < end).or(found);
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+            (end, reach) = (from, (reach * 8).min(LOOK_MAX as u64));
+        }
+        Ok(None)
     }
 
     /// Begins to read a range of a message's data.

@@ -7,10 +7,7 @@ use crate::{
     admission::Permit,
     error::{Error, Result},
     metrics::Service,
-    store::{
-        SubjectRow,
-        reader::{self, Page, Stored},
-    },
+    store::reader::Page,
     types::{Subject, SubjectFilter},
 };
 
@@ -166,27 +163,5 @@ impl Broker {
                 _ => return Ok(()),
             }
         }
-    }
-
-    /// The last live message of a subject: looked for backwards, as later ones may have expired.
-    async fn last_of(&self, row: &SubjectRow) -> Result<Option<Stored>> {
-        let (mut end, mut reach) = (row.last + 1, 1);
-        while end > row.floor {
-            let from = end.saturating_sub(reach).max(row.floor);
-            let (mut next, mut found) = (from, None);
-            while next < end {
-                let page = reader::read(&self.stores, &row.subject, next, PAGE_MESSAGES, self.clock.now()).await?;
-                if let (Some(damage), true) = (page.damage, page.messages.is_empty()) {
-                    return Err(damage);
-                }
-                next = page.next.max(next + 1);
-                found = page.messages.into_iter().rev().find(|stored| stored.sequence < end).or(found);
-            }
-            if found.is_some() {
-                return Ok(found);
-            }
-            (end, reach) = (from, (reach * 8).min(PAGE_MESSAGES as u64));
-        }
-        Ok(None)
     }
 }

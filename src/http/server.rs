@@ -1,33 +1,62 @@
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{any::Any, net::TcpListener, sync::Arc, time::Duration};
 
-use actix_web::{App, HttpResponse, HttpServer, Responder, dev::Server, get, web};
+use actix_web::{App, HttpResponse, HttpServer, Responder, dev::Server, get, http::header, rt::net::TcpStream, web};
 use serde_json::json;
 
-use super::Health;
+use super::{
+    Health, Transfers, download,
+    target::{MESSAGES, UPLOADS},
+    upload, uploads,
+};
 use crate::metrics::Metrics;
 
-/// Serves health and metrics until the returned server is stopped.
+/// How long one whose request was refused may still send it: until then it can read why.
+const LINGER_MAX: Duration = Duration::from_secs(5);
+
+/// Serves health, metrics and messages until the returned server is stopped.
 ///
 /// # Errors
 /// If the listener cannot be used.
-pub fn serve(listener: TcpListener, health: Arc<Health>, metrics: Metrics) -> std::io::Result<Server> {
+pub fn serve(listener: TcpListener, health: Arc<Health>, transfers: Transfers) -> std::io::Result<Server> {
+    let stall_timeout = transfers.broker.config.stall_timeout;
     let health = web::Data::from(health);
-    let metrics = web::Data::new(metrics);
+    let metrics = web::Data::new(transfers.broker.metrics.clone());
+    let transfers = web::Data::new(transfers);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(health.clone())
             .app_data(metrics.clone())
+            .app_data(transfers.clone())
             .service(livez)
             .service(readyz)
             .service(healthz)
             .service(render_metrics)
+            .service(
+                web::resource(format!("{MESSAGES}{{rest:.*}}"))
+                    .route(web::put().to(upload::put))
+                    .route(web::post().to(upload::put))
+                    .route(web::get().to(download::get))
+                    .route(web::head().to(download::get))
+                    .default_service(web::to(|| refuse_method("GET, HEAD, PUT, POST"))),
+            )
+            .service(
+                web::resource(format!("{UPLOADS}{{id:.+}}"))
+                    .route(web::get().to(uploads::get))
+                    .route(web::head().to(uploads::get))
+                    .route(web::delete().to(uploads::delete))
+                    .default_service(web::to(|| refuse_method("GET, HEAD, DELETE"))),
+            )
             .default_service(web::to(index))
     });
     let server = server
-        .workers(1)
+        // Transfers only pass bytes on here; health checks find a thread even if one is busy with that.
+        .workers(2)
         .backlog(128)
         .max_connections(256)
+        // For the head of a request: bodies have the timeout of stalls.
         .client_request_timeout(Duration::from_secs(5))
+        .client_disconnect_timeout(LINGER_MAX)
+        .on_connect(move |connection, _| drop_when_stalled(connection, stall_timeout))
         .disable_signals()
         .shutdown_timeout(1)
         .listen(listener)?;
@@ -67,6 +96,31 @@ async fn render_metrics(metrics: web::Data<Metrics>) -> impl Responder {
 }
 
 async fn index() -> impl Responder {
-    HttpResponse::NotFound()
-        .json(json!({ "error": "not found", "paths": ["/livez", "/readyz", "/healthz", "/metrics"] }))
+    let paths = [
+        "/livez",
+        "/readyz",
+        "/healthz",
+        "/metrics",
+        "/v1/messages/{subject}",
+        "/v1/messages/{subject}/{file name}",
+        "/v1/messages/{subject}/{sequence}",
+        "/v1/messages/{subject}/last",
+        "/v1/uploads/{id}",
+    ];
+    HttpResponse::NotFound().json(json!({ "error": "not found", "paths": paths }))
+}
+
+async fn refuse_method(allowed: &'static str) -> impl Responder {
+    let text = format!("this path is for {allowed}");
+    HttpResponse::MethodNotAllowed().insert_header((header::ALLOW, allowed)).json(json!({ "error": text }))
+}
+
+/// Lets the system drop a client that takes nothing of what is sent to it for so long.
+fn drop_when_stalled(connection: &dyn Any, timeout: Duration) {
+    let Some(connection) = connection.downcast_ref::<TcpStream>() else { return };
+    let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(connection, millis) {
+        tracing::debug!(%error, "a client that stalls will not be dropped");
+    }
 }

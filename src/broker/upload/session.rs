@@ -241,6 +241,11 @@ impl Session {
         saved
     }
 
+    /// Ends without a message, and keeps nothing: nobody will go on.
+    pub(crate) async fn abort(mut self) {
+        self.abandon().await;
+    }
+
     /// Makes all of it one message.
     ///
     /// # Errors

@@ -1,0 +1,9 @@
+//! Messages over HTTP, as `curl` and browsers send and take them.
+#![allow(clippy::unwrap_used)]
+
+mod curl;
+mod docs;
+mod guards;
+mod publish;
+mod read;
+mod resume;
