@@ -56,7 +56,7 @@ settings! {
     port: u16, "server.port", "SERVER_PORT", "50051";
     /// gRPC port for consuming. Both ports serve all calls.
     egress_port: u16, "server.egress_port", "EGRESS_PORT", "50052";
-    /// Port of health checks and metrics.
+    /// Port of health checks, metrics, and messages over HTTP.
     http_port: u16, "http.port", "HTTP_PORT", "8080";
     /// Directory of the embedded stores; made if missing. One broker at a time.
     data_dir: PathBuf, "data.dir", "DATA_DIR", "./data";

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use minitoolstream_proto::PublishRequest;
 
 use super::{
@@ -20,6 +20,9 @@ use crate::{
 /// Bytes gathered for one write.
 const WRITE: usize = 1 << 20;
 
+/// Pieces below this size are joined.
+const SMALL: usize = 4 << 10;
+
 /// How long a write under way may take to end when its uploader is gone.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -30,8 +33,9 @@ pub(crate) struct Session {
     message: PublishRequest,
     draft: Draft,
     expected: Expected,
-    /// Bytes that were not handed on yet.
+    /// Bytes that were not handed on yet, and the last of them.
     gathered: Vec<Bytes>,
+    small: BytesMut,
     gathered_len: usize,
     permits: Vec<Permit>,
     /// Of the row; `None` while all data is in memory.
@@ -70,6 +74,7 @@ impl Session {
             draft,
             expected,
             gathered: Vec::new(),
+            small: BytesMut::new(),
             gathered_len: 0,
             permits: Vec::new(),
             epoch: None,
@@ -77,6 +82,12 @@ impl Session {
             turn,
         };
         match found.map(|upload| upload.state) {
+            Some(UploadState::Done { subject, sequence, .. }) if subject != session.draft.subject => {
+                Err(Error::Precondition(format!(
+                    "upload '{}' is published already, as {sequence} of '{subject}': give this one another id",
+                    session.id
+                )))
+            }
             Some(UploadState::Done { sequence, size, sha256, .. }) => {
                 Ok(Begun::Done(Uploaded { sequence, size, sha256, duplicate: true }))
             }
@@ -188,10 +199,20 @@ impl Session {
         Ok(())
     }
 
+    /// Keeps a piece. Small ones are joined: each would take more memory than its bytes.
     fn gather(&mut self, data: Bytes) {
         self.gathered_len += data.len();
-        if !data.is_empty() {
+        if data.len() < SMALL {
+            self.small.extend_from_slice(&data);
+        } else {
+            self.end_small();
             self.gathered.push(data);
+        }
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.gathered.push(self.small.split().freeze());
         }
     }
 
@@ -219,6 +240,7 @@ impl Session {
         if self.writing.is_none() {
             self.write_to_object().await?;
         }
+        self.end_small();
         let (data, permits) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.permits));
         self.gathered_len = 0;
         match &mut self.writing {
@@ -280,6 +302,7 @@ impl Session {
         request: RequestId,
         limits: &ConnectionAdmission,
     ) -> Result<Uploaded> {
+        self.end_small();
         let data = match self.gathered.len() {
             1 => self.gathered.remove(0),
             _ => self.gathered.concat().into(),
@@ -324,7 +347,8 @@ impl Session {
     /// Removes what was written.
     async fn abandon(&mut self) {
         self.stop().await;
-        let Some(epoch) = self.epoch else { return };
+        self.writing = None;
+        let Some(epoch) = self.epoch.take() else { return };
         let now = self.broker.clock.now();
         if let Err(error) = self.broker.stores.metadata.abandon_upload(&self.id, Some(epoch), now).await {
             tracing::warn!(upload = %self.id, %error, "an upload that cannot be published stays until its deadline");
