@@ -1,4 +1,5 @@
-//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]).
+//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]). And what they run
+//! on: a real S3 server ([`SeaweedFs`]), and a network that fails ([`FaultProxy`]).
 //!
 //! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
 //! the value.
@@ -8,13 +9,19 @@
 
 mod broker;
 mod disk;
+mod fault_proxy;
 /// A plain HTTP client.
 pub mod http;
 mod process;
+mod seaweedfs;
+mod virtualenv;
 
 pub use broker::TestBroker;
 pub use disk::SmallDisk;
+pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;
+pub use seaweedfs::SeaweedFs;
+pub use virtualenv::Virtualenv;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.
 pub const SETTINGS: [(&str, &str); 6] = [

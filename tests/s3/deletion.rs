@@ -1,0 +1,58 @@
+//! Nothing stays of what is deleted.
+
+use minitoolstream::{
+    block::PayloadKey,
+    store::{PayloadStore, Synced},
+};
+
+use crate::rig::{PART, Rig, pattern, write};
+
+#[tokio::test]
+async fn an_unfinished_upload_goes_with_its_object() {
+    let rig = Rig::start();
+    let payload = rig.connect().await;
+    for many in [false, true] {
+        let mut writers = Vec::new();
+        for object in 1..=3 {
+            let mut writer = payload.write_object(object, &Synced::default()).await.unwrap();
+            write(&mut *writer, &pattern(PART + 1)).await.unwrap();
+            writer.sync().await.unwrap();
+            writers.push(writer);
+        }
+        assert!(!rig.files().is_empty(), "parts are there");
+        drop(writers);
+        let keys = [1, 2, 3].map(PayloadKey::Object);
+        if many {
+            payload.delete_many(&keys).await.unwrap();
+        } else {
+            for key in keys {
+                payload.delete(key).await.unwrap();
+            }
+        }
+        assert_eq!(rig.files(), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn many_are_deleted_by_few_requests_and_listed_by_pages() {
+    let rig = Rig::start();
+    let payload = rig.connect_directly().await;
+    let mut keys: Vec<_> = (1..=1200).map(PayloadKey::Segment).collect();
+    for key in &keys {
+        payload.append(key.number(), vec!["x".into()]).await.unwrap();
+    }
+    payload.put_object(5000, "y".into()).await.unwrap();
+    keys.push(PayloadKey::Object(5000));
+    let mut found = payload.keys().await.unwrap();
+    found.sort_unstable();
+    assert_eq!(found, keys);
+    keys.push(PayloadKey::Object(6000));
+    for _ in 0..2 {
+        // What is gone already counts as deleted.
+        payload.delete_many(&keys).await.unwrap();
+        assert_eq!(payload.keys().await.unwrap(), []);
+    }
+    assert_eq!((rig.count("delete_many", "200"), rig.count("delete", "204")), (4, 0));
+    payload.delete_many(&[]).await.unwrap();
+    assert_eq!(rig.files(), [""; 0]);
+}
