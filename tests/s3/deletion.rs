@@ -4,6 +4,7 @@ use minitoolstream::{
     block::PayloadKey,
     store::{PayloadStore, Synced},
 };
+use minitoolstream_testkit::Fault;
 
 use crate::rig::{PART, Rig, pattern, write};
 
@@ -20,6 +21,7 @@ async fn an_unfinished_upload_goes_with_its_object() {
             writers.push(writer);
         }
         assert!(!rig.files().is_empty(), "parts are there");
+        assert_eq!(payload.keys().await.unwrap(), [1, 2, 3].map(PayloadKey::Object), "what is under way is found");
         drop(writers);
         let keys = [1, 2, 3].map(PayloadKey::Object);
         if many {
@@ -54,5 +56,11 @@ async fn many_are_deleted_by_few_requests_and_listed_by_pages() {
     }
     assert_eq!((rig.count("delete_many", "200"), rig.count("delete", "204")), (4, 0));
     payload.delete_many(&[]).await.unwrap();
+    // A server that cannot.
+    let payload = rig.connect().await;
+    payload.append(7000, vec!["x".into()]).await.unwrap();
+    rig.proxy.spoil("POST /letters/?delete", 1, Fault::Refuse(501, "NotImplemented"));
+    payload.delete_many(&[PayloadKey::Segment(7000), PayloadKey::Segment(7001)]).await.unwrap();
+    assert_eq!(rig.count("delete", "204"), 2);
     assert_eq!(rig.files(), [""; 0]);
 }

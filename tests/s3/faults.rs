@@ -17,7 +17,7 @@ const GET: &str = "GET /letters/some/where/segments/";
 const PUT: &str = "PUT /letters/some/where/segments/";
 
 /// More than the timeout of these tests.
-const LONG: Duration = Duration::from_secs(3);
+const LONG: Duration = Duration::from_secs(4);
 
 async fn with_segment() -> (Rig, S3Payload, Bytes) {
     let rig = Rig::start();
@@ -48,6 +48,11 @@ async fn p3_reads_get_over_what_passes() {
         assert_eq!(payload.read(SEGMENT, 5, 50_000).await.unwrap(), data.slice(5..50_005), "{fault:?}");
         assert_eq!(rig.count("get", code), before + 1, "{fault:?}: {}", rig.metrics.render());
     }
+    // What breaks again and again, each time in another way.
+    for fault in [Fault::Drop, Fault::CutBody, Fault::Refuse(502, ""), Fault::ShortBody] {
+        rig.proxy.spoil(GET, 1, fault);
+    }
+    assert_eq!(payload.read(SEGMENT, 99_999, 1).await.unwrap(), data.slice(99_999..));
     // Slow, but never silent for too long.
     rig.proxy.spoil(GET, 1, Fault::SlowBody(Duration::from_millis(800)));
     let before = rig.proxy.seen(GET);

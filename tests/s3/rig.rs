@@ -31,7 +31,7 @@ impl Rig {
             endpoint: proxy.address().to_string(),
             prefix: "some/where/".into(),
             part_size: PART as u64,
-            timeout: Duration::from_millis(1500),
+            timeout: Duration::from_secs(2),
             ..server.settings("letters")
         };
         Self { server, proxy, settings, metrics: Metrics::new(1).unwrap() }

@@ -2,8 +2,9 @@ use std::{pin::Pin, process::ExitCode};
 
 use futures_util::{Stream, StreamExt};
 use minitoolstream_client::proto::{
-    AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishAck, PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest,
-    PublishStreamResponse, UploadRequest, UploadResponse,
+    AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishAck, PublishBatchRequest,
+    PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse, UploadRequest,
+    UploadResponse,
     ingress_service_server::{IngressService, IngressServiceServer},
     upload_request::Frame,
 };

@@ -22,7 +22,7 @@ use super::{
     budget::{Budget, pause},
     call::Call,
     failure::{Cause, Failure},
-    settings::Settings,
+    settings::{Secret, Settings},
     text::late_error,
 };
 use crate::{
@@ -70,7 +70,7 @@ struct Signed {
 impl Client {
     pub(super) fn new(settings: &Settings, metrics: Metrics) -> Result<Self> {
         let refused = |error: S3Error| Error::invalid("s3", format!("cannot be used: {error}"));
-        let session_token = settings.session_token.as_ref().map(|token| token.expose());
+        let session_token = settings.session_token.as_ref().map(Secret::expose);
         let (access_key, secret_key) = (&settings.access_key, settings.secret_key.expose());
         let credentials = Credentials::new(Some(access_key), Some(secret_key), None, session_token, None);
         let credentials = credentials.map_err(|error| refused(error.into()))?;
@@ -132,9 +132,8 @@ impl Client {
         let Signed { method, url, headers, body } =
             self.sign(key, call).await.map_err(|error| failed(cause_of(error)))?;
         let sent = self.bucket.http_client().request(method, url).headers(headers).body(body).send();
-        // Nothing tells how far a body has got, so only its deadline ends it.
-        let patience = if call.payload().is_some() { deadline } else { deadline.min(self.timeout * 6) };
-        let patience = if call.expected().is_some() { self.timeout } else { patience };
+        // Nothing tells how far a body that goes out has got, so only the deadline ends it.
+        let patience = if call.expected().is_some() { self.timeout } else { deadline };
         let sent = timeout(patience, sent).await.map_err(|_| failed(Cause::Timeout))?;
         let mut response = sent.map_err(|error| failed(cause_of(error.into())))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -252,4 +251,40 @@ fn request_id(headers: &HeaderMap) -> Option<String> {
 /// The object's size, from `bytes 0-9/10` or `bytes */10`.
 fn size_told(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_RANGE.as_str())?.rsplit('/').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::call::UploadId, *};
+
+    async fn signed(settings: Settings, call: Call) -> Signed {
+        let client = Client::new(&settings, Metrics::new(1).unwrap()).unwrap();
+        sign(&client.bucket, "some/key", &call).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn buckets_are_named_in_the_path_or_in_the_host() {
+        let settings = Settings { use_ssl: true, ..Settings::new("s3.example.com:9000", "key", "secret", "letters") };
+        let url = async |path_style| signed(Settings { path_style, ..settings.clone() }, Call::Head).await.url;
+        assert_eq!(url(true).await, "https://s3.example.com:9000/letters/some/key");
+        assert_eq!(url(false).await, "https://letters.s3.example.com:9000/some/key");
+    }
+
+    #[tokio::test]
+    async fn temporary_keys_come_with_their_token() {
+        let token = Some(Secret::new("the-token"));
+        let settings = Settings { session_token: token, ..Settings::new("localhost", "key", "secret", "letters") };
+        let Signed { method, headers, .. } = signed(settings, Call::Delete).await;
+        assert_eq!((method, &headers["x-amz-security-token"]), (Method::DELETE, &"the-token".parse().unwrap()));
+        let authorization = headers["authorization"].to_str().unwrap();
+        assert!(authorization.contains("x-amz-security-token") && !authorization.contains("secret"), "{authorization}");
+    }
+
+    #[tokio::test]
+    async fn upload_ids_may_have_any_letters() {
+        let upload = UploadId::new("a+b/c=".into());
+        let settings = Settings::new("localhost", "key", "secret", "letters");
+        let url = signed(settings, Call::AbortUpload { upload }).await.url;
+        assert!(url.ends_with("?uploadId=a%2Bb%2Fc%3D"), "{url}");
+    }
 }

@@ -22,8 +22,8 @@ pub(super) struct Failure {
     /// What the server asked for.
     pub(super) retry_after: Option<Duration>,
     /// Operation and key.
-    subject: String,
-    request_id: Option<String>,
+    subject: Box<str>,
+    request_id: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +46,8 @@ pub(super) enum Cause {
 
 impl Failure {
     pub(super) fn new(subject: String, cause: Cause, request_id: Option<String>) -> Self {
-        Self { cause, attempts: 1, retry_after: None, subject, request_id }
+        let request_id = request_id.map(String::into_boxed_str);
+        Self { cause, attempts: 1, retry_after: None, subject: subject.into(), request_id }
     }
 
     /// Of an answer that is none of success.

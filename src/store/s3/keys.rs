@@ -6,9 +6,10 @@ pub(super) struct Keys {
     prefix: String,
 }
 
+type Kind = fn(u64) -> PayloadKey;
+
 /// Kinds of payload and the folders that they are in.
-const FOLDERS: [(&str, fn(u64) -> PayloadKey); 2] =
-    [("segments/", PayloadKey::Segment), ("objects/", PayloadKey::Object)];
+const FOLDERS: [(&str, Kind); 2] = [("segments/", PayloadKey::Segment), ("objects/", PayloadKey::Object)];
 
 impl Keys {
     pub(super) fn below(prefix: &str) -> Self {

@@ -116,13 +116,25 @@ impl S3Payload {
         is_first
     }
 
-    async fn delete_page(&self, keys: Vec<String>) -> Result<()> {
-        let call = Call::DeleteMany { keys };
-        let subject = self.client.subject("", &call);
-        let reply = self.client.call("", call).await?;
-        if reply.body.is_empty() {
-            return Ok(());
+    async fn delete_named(&self, name: &str) -> Result<()> {
+        match self.client.call(name, Call::Delete).await {
+            Err(failure) if !failure.is_missing() => Err(failure.into()),
+            _ => Ok(()),
         }
+    }
+
+    async fn delete_page(&self, keys: Vec<String>) -> Result<()> {
+        let subject = self.client.subject("", &Call::DeleteMany { keys: Vec::new() });
+        let reply = match self.client.call("", Call::DeleteMany { keys: keys.clone() }).await {
+            Ok(reply) if reply.body.is_empty() => return Ok(()),
+            Ok(reply) => reply,
+            // Some servers only delete one at a time.
+            Err(failure) if failure.has_status(405) || failure.has_status(501) => {
+                let one = |key: String| async move { self.delete_named(&key).await };
+                return stream::iter(keys.into_iter().map(one)).buffer_unordered(DELETIONS).try_collect().await;
+            }
+            Err(failure) => return Err(failure.into()),
+        };
         let undeleted: text::Undeleted = parse(&subject, &reply.body)?;
         match undeleted.error.into_iter().find(|error| error.code != "NoSuchKey") {
             Some(text::Refused { key, code, message }) => {
@@ -184,10 +196,7 @@ impl PayloadStore for S3Payload {
             // First: a writer that is late cannot complete one of them afterwards.
             self.client.abort_uploads(&name, None).await?;
         }
-        match self.client.call(&name, Call::Delete).await {
-            Err(failure) if !failure.is_missing() => Err(failure.into()),
-            _ => Ok(()),
-        }
+        self.delete_named(&name).await
     }
 
     async fn delete_many(&self, keys: &[PayloadKey]) -> Result<()> {
@@ -202,7 +211,7 @@ impl PayloadStore for S3Payload {
     }
 
     async fn keys(&self) -> Result<Vec<PayloadKey>> {
-        let mut found = Vec::new();
+        let mut found = BTreeSet::new();
         for prefix in self.keys.folders() {
             let mut token: Option<String> = None;
             for page in 0.. {
@@ -219,7 +228,10 @@ impl PayloadStore for S3Payload {
                 }
             }
         }
-        Ok(found)
+        // Uploads under way have no key yet. Servers that list them by whole keys only do not tell of them.
+        let uploads = self.client.uploads_below(&self.keys.folders()[1]).await?;
+        found.extend(uploads.iter().filter_map(|upload| self.keys.parse(&upload.key)));
+        Ok(found.into_iter().collect())
     }
 
     async fn writable(&self) -> Result<()> {

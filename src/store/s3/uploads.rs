@@ -6,11 +6,11 @@ use super::{
     call::{Call, UploadId},
     client::Client,
     failure::{Cause, Failure},
-    text::{Begun, Uploads, parse},
+    text::{Begun, Upload, Uploads, parse},
 };
 use crate::error::{Error, Result};
 
-/// Most pages of a listing of one key's uploads: each has up to a thousand.
+/// Most pages of a listing of uploads: each has up to a thousand.
 const PAGES_MAX: usize = 100;
 
 impl Client {
@@ -23,27 +23,33 @@ impl Client {
         Ok(UploadId::new(begun.upload_id))
     }
 
-    /// Uploads of a key that are neither complete nor aborted.
+    /// Ids of the uploads of a key that are neither complete nor aborted.
     pub(super) async fn uploads(self: &Arc<Self>, key: &str) -> Result<Vec<String>> {
+        // With the whole key as prefix: some servers list by nothing else.
+        let found = self.uploads_below(key).await?;
+        Ok(found.into_iter().filter(|upload| upload.key == key).map(|upload| upload.upload_id).collect())
+    }
+
+    /// Uploads of all keys that begin like this, as far as the server tells.
+    pub(super) async fn uploads_below(self: &Arc<Self>, prefix: &str) -> Result<Vec<Upload>> {
         let (mut found, mut key_marker, mut upload_marker) = (Vec::new(), None, None);
         for _ in 0..PAGES_MAX {
-            // With the whole key as prefix: some servers list by nothing else.
-            let call = Call::ListUploads { prefix: key.into(), key_marker, upload_marker };
-            let subject = self.subject(key, &call);
+            let call = Call::ListUploads { prefix: prefix.into(), key_marker, upload_marker };
+            let subject = self.subject("", &call);
             let page: Uploads = match self.call("", call).await {
                 Ok(reply) => parse(&subject, &reply.body)?,
                 Err(failure) if failure.has_code("NoSuchUpload") => return Ok(found),
                 Err(failure) => return Err(failure.into()),
             };
-            found.extend(page.upload.into_iter().filter(|upload| upload.key == key).map(|upload| upload.upload_id));
+            found.extend(page.upload);
             if !page.is_truncated || page.next_key_marker.is_none() {
                 return Ok(found);
             }
             (key_marker, upload_marker) = (page.next_key_marker, page.next_upload_id_marker);
         }
+        let many = PAGES_MAX * 1000;
         Err(Error::unavailable(format!(
-            "S3 lists more than {} uploads of '{key}': abort them by hand",
-            PAGES_MAX * 1000
+            "S3 lists more than {many} unfinished uploads of '{prefix}': abort them by hand"
         )))
     }
 
