@@ -39,7 +39,7 @@ const RATE_MIN: u64 = 128 << 10;
 /// Most bytes of an answer that is no payload: a page of a listing has a tenth.
 const TEXT_MAX: usize = 16 << 20;
 
-/// How often an object that has been stored must be reported missing. Servers have been seen to forget one for a moment.
+/// How often an object must be reported missing: a server whose parts disagree may deny one for a moment.
 pub(super) const MISSING_MIN: u32 = 3;
 
 /// Buffers for answers begin with this many bytes.
