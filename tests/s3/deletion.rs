@@ -1,6 +1,7 @@
 //! Nothing stays of what is deleted.
 
 use minitoolstream::{
+    Error,
     block::PayloadKey,
     store::{PayloadStore, Synced},
 };
@@ -63,4 +64,31 @@ async fn many_are_deleted_by_few_requests_and_listed_by_pages() {
     payload.delete_many(&[PayloadKey::Segment(7000), PayloadKey::Segment(7001)]).await.unwrap();
     assert_eq!(rig.count("delete", "204"), 2);
     assert_eq!(rig.files(), [""; 0]);
+}
+
+#[tokio::test]
+async fn deletions_get_over_what_passes() {
+    let rig = Rig::start();
+    let payload = rig.connect().await;
+    let faults = [Fault::Refuse(503, "SlowDown"), Fault::LoseReply, Fault::Drop];
+    for (number, fault) in (1..).zip(faults) {
+        let keys = [PayloadKey::Object(number), PayloadKey::Segment(number + 10)];
+        let mut writer = payload.write_object(number, &Synced::default()).await.unwrap();
+        write(&mut *writer, &pattern(PART + 1)).await.unwrap();
+        writer.sync().await.unwrap();
+        payload.append(number + 10, vec!["x".into()]).await.unwrap();
+        for line in ["DELETE /letters/", "GET /letters/?uploads", "POST /letters/?delete"] {
+            rig.proxy.spoil(line, 1, fault.clone());
+        }
+        payload.delete_many(&keys).await.unwrap();
+        payload.put_object(number, "y".into()).await.unwrap();
+        rig.proxy.spoil("DELETE /letters/", 1, fault);
+        payload.delete(keys[0]).await.unwrap();
+        assert_eq!(rig.files(), [""; 0]);
+    }
+    rig.proxy.spoil("/letters", usize::MAX, Fault::Refuse(500, "InternalError"));
+    let key = PayloadKey::Object(1);
+    assert!(matches!(payload.delete(key).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(payload.delete_many(&[key]).await, Err(Error::Unavailable { .. })));
+    assert!(payload.keys().await.is_err());
 }

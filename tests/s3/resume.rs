@@ -89,6 +89,9 @@ async fn beginning_anew_leaves_nothing_of_the_earlier_upload() {
     assert_is(&payload, 1, &data).await;
     assert_eq!(rig.files().len(), 1);
     // The writer that lost its upload does not bring it back.
+    let late = write(&mut *abandoned, &pattern(PART)).await;
+    assert!(late.is_err() || matches!(abandoned.sync().await, Err(Error::DataLoss(_))));
+    assert_eq!(rig.files().len(), 1);
     assert!(matches!(abandoned.finish().await, Err(Error::DataLoss(_))));
     assert_is(&payload, 1, &data).await;
 }

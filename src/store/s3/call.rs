@@ -104,6 +104,11 @@ impl Call {
         }
     }
 
+    /// True if it asks for the first bytes of an object.
+    pub(super) fn begins_at_zero(&self) -> bool {
+        matches!(self, Self::Get { range } if range.start == 0)
+    }
+
     /// True if a server may have long work with it before it answers.
     pub(super) fn is_long(&self) -> bool {
         matches!(self, Self::CompleteUpload { .. } | Self::DeleteMany { .. })

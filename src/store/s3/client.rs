@@ -96,7 +96,13 @@ impl Client {
                 Err(failure) => failure,
             };
             failure.attempts = attempt;
-            let attempts_max = if failure.is_missing() && matches!(*call, Call::Get { .. }) {
+            let is_denied = match *call {
+                Call::Get { .. } => failure.is_missing(),
+                // No answer to this has a body that could tell more.
+                Call::Head => failure.has_status(404),
+                _ => false,
+            };
+            let attempts_max = if is_denied {
                 MISSING_MIN
             } else if failure.is_transient() {
                 self.attempts
@@ -143,7 +149,8 @@ impl Client {
         let bytes_max = match expected {
             Some(expected) => {
                 // A server that ignores the range would send the whole object.
-                if status != 206 && response.content_length() != Some(expected) {
+                let is_whole = call.begins_at_zero() && response.content_length() == Some(expected);
+                if status != 206 && !is_whole {
                     return Err(failed(Cause::Unsendable("the server does not read ranges".into())));
                 }
                 body.reserve(usize::try_from(expected.min(BUFFER)).unwrap_or(0));

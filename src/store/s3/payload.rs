@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use s3::Region;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{
     call::Call,
@@ -37,6 +40,9 @@ const DELETIONS: usize = 8;
 
 /// How long the answer to [`writable`](PayloadStore::writable) is good for.
 const WRITABLE_FOR: Duration = Duration::from_secs(1);
+
+/// A server that takes longer for that answer is not one to write to.
+const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Numbers of the last segments that are remembered as written. Commits in flight are far fewer.
 const SEGMENTS_MAX: usize = 4096;
@@ -242,7 +248,11 @@ impl PayloadStore for S3Payload {
         {
             return answer.clone();
         }
-        let answer = self.client.attempt("", &Arc::new(self.look())).await.map(drop).map_err(Error::from);
+        let look = Arc::new(self.look());
+        let answer = match timeout(WRITABLE_WITHIN, self.client.attempt("", &look)).await {
+            Ok(answer) => answer.map(drop).map_err(Error::from),
+            Err(_) => Err(Error::unavailable(format!("S3 did not list its bucket within {WRITABLE_WITHIN:?}"))),
+        };
         *known = Some((Instant::now(), answer.clone()));
         answer
     }
