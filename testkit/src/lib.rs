@@ -1,5 +1,5 @@
-//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]). And what they run
-//! on: a real S3 server ([`SeaweedFs`]), and a network that fails ([`FaultProxy`]).
+//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]). And what is
+//! around them: a network that breaks ([`Proxy`]), a real S3 server ([`SeaweedFs`]), and one that fails ([`FaultProxy`]).
 //!
 //! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
 //! the value.
@@ -13,6 +13,7 @@ mod fault_proxy;
 /// A plain HTTP client.
 pub mod http;
 mod process;
+mod proxy;
 mod seaweedfs;
 mod virtualenv;
 
@@ -20,6 +21,7 @@ pub use broker::TestBroker;
 pub use disk::SmallDisk;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;
+pub use proxy::{Proxy, Towards};
 pub use seaweedfs::SeaweedFs;
 pub use virtualenv::Virtualenv;
 

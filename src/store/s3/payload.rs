@@ -44,6 +44,9 @@ const WRITABLE_FOR: Duration = Duration::from_secs(1);
 /// A server that takes longer for that answer is not one to write to.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
 
+/// Who asks for more room than there is comes back after this: it takes an operator.
+const ROOM_AFTER: Duration = Duration::from_secs(60);
+
 /// Numbers of the last segments that are remembered as written. Commits in flight are far fewer.
 const SEGMENTS_MAX: usize = 4096;
 
@@ -238,6 +241,16 @@ impl PayloadStore for S3Payload {
         let uploads = self.client.uploads_below(&self.keys.folders()[1]).await?;
         found.extend(uploads.iter().filter_map(|upload| self.keys.parse(&upload.key)));
         Ok(found.into_iter().collect())
+    }
+
+    /// A bucket does not tell how much it takes; objects are limited by their parts.
+    async fn room(&self, bytes: u64) -> Result<()> {
+        let max = self.object_max();
+        if bytes > max {
+            let what = format!("{bytes} bytes are more than the {max} that an object can have: raise s3.part_size");
+            return Err(Error::Exhausted { what, retry_after: ROOM_AFTER });
+        }
+        Ok(())
     }
 
     async fn writable(&self) -> Result<()> {
