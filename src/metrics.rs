@@ -20,6 +20,9 @@ use crate::{
 const LATENCY_BUCKETS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
+/// A request takes a round trip at least, and up to minutes if it completes a large upload.
+const S3_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
 /// The label of subjects that have no series of their own.
 const OTHER: &str = "other";
 
@@ -41,6 +44,8 @@ struct Inner {
     consumer_messages: IntGaugeVec,
     connections: IntGauge,
     subscriptions: IntGauge,
+    s3_requests: IntCounterVec,
+    s3_latency: HistogramVec,
     subjects: RwLock<HashSet<Subject>>,
     subjects_max: usize,
 }
@@ -121,6 +126,19 @@ impl Metrics {
             },
             connections: gauge("minitoolstream_open_connections", "gRPC connections")?,
             subscriptions: gauge("minitoolstream_live_subscriptions", "Subscriptions and following reads")?,
+            s3_requests: counter(
+                "minitoolstream_s3_requests_total",
+                "Requests to S3, each attempt counted, by status or what came instead",
+                &["operation", "code"],
+            )?,
+            s3_latency: {
+                let opts =
+                    HistogramOpts::new("minitoolstream_s3_request_seconds", "Time of a request to S3, with its body")
+                        .buckets(S3_BUCKETS.into());
+                let latency = HistogramVec::new(opts, &["operation"])?;
+                registry.register(Box::new(latency.clone()))?;
+                latency
+            },
             subjects: RwLock::default(),
             subjects_max,
             registry,
@@ -170,6 +188,12 @@ impl Metrics {
 
     pub(crate) fn dead_letters(&self, letters: u64) {
         self.0.dead_letters.inc_by(letters);
+    }
+
+    /// Counts one request; `operation` is one of a fixed set of words, `code` a status or one of a fixed set of words.
+    pub(crate) fn s3_request(&self, operation: &str, code: &str, elapsed: Duration) {
+        self.0.s3_requests.with_label_values(&[operation, code]).inc();
+        self.0.s3_latency.with_label_values(&[operation]).observe(elapsed.as_secs_f64());
     }
 
     /// Replaces what is known of the lag of consumers, by name; the first `consumers_max` have series of their own.

@@ -108,9 +108,8 @@ impl Parts {
             if garbage.is_empty() {
                 return Ok(true);
             }
-            for removed in &garbage {
-                self.stores.payload.delete(removed.key).await?;
-            }
+            let keys: Vec<_> = garbage.iter().map(|garbage| garbage.key).collect();
+            self.stores.payload.delete_many(&keys).await?;
             self.stores.metadata.forget_garbage(&garbage).await?;
             self.metrics.reclaimed(garbage.len() as u64);
         }

@@ -54,6 +54,17 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
     async fn delete(&self, key: PayloadKey) -> Result<()>;
 
+    /// Removes many as [`delete`](Self::delete) removes one. After an error some may be gone.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
+    async fn delete_many(&self, keys: &[PayloadKey]) -> Result<()> {
+        for key in keys {
+            self.delete(*key).await?;
+        }
+        Ok(())
+    }
+
     /// Every key that the store holds, in no particular order.
     ///
     /// # Errors

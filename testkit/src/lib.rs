@@ -1,5 +1,5 @@
-//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]), and a network
-//! before them that breaks ([`Proxy`]).
+//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]). And what is
+//! around them: a network that breaks ([`Proxy`]), a real S3 server ([`SeaweedFs`]), and one that fails ([`FaultProxy`]).
 //!
 //! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
 //! the value.
@@ -9,15 +9,21 @@
 
 mod broker;
 mod disk;
+mod fault_proxy;
 /// A plain HTTP client.
 pub mod http;
 mod process;
 mod proxy;
+mod seaweedfs;
+mod virtualenv;
 
 pub use broker::TestBroker;
 pub use disk::SmallDisk;
+pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;
 pub use proxy::{Proxy, Towards};
+pub use seaweedfs::SeaweedFs;
+pub use virtualenv::Virtualenv;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.
 pub const SETTINGS: [(&str, &str); 6] = [

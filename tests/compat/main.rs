@@ -2,14 +2,15 @@
 //! what it meant. Python's gRPC stands for any client that is not ours.
 #![allow(clippy::unwrap_used)]
 
-mod virtualenv;
-
 use std::{collections::BTreeMap, path::Path};
 
-use minitoolstream_testkit::Process;
+use minitoolstream_testkit::{Process, Virtualenv};
 use serde_json::{Value, json};
 
-use virtualenv::Virtualenv;
+/// What the client is written with. All packages of gRPC share one version.
+const GRPC_VERSION: &str = "1.76.0";
+const PACKAGES: [&str; 5] = ["grpcio", "grpcio-tools", "grpcio-status", "grpcio-health-checking", "grpcio-reflection"];
+const MODULES: &str = "import grpc, grpc_tools.protoc, grpc_status, grpc_health.v1, grpc_reflection.v1alpha";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compat/legacy_client.py");
 
@@ -24,7 +25,9 @@ fn clients_that_use_the_ports_the_other_way_round() {
 }
 
 fn check(publish: &str, consume: &str) {
-    let virtualenv = Virtualenv::find_or_make();
+    let packages = PACKAGES.map(|package| format!("{package}=={GRPC_VERSION}"));
+    let (home, name) = (Path::new(env!("CARGO_TARGET_TMPDIR")), format!("virtualenv-grpcio-{GRPC_VERSION}"));
+    let virtualenv = Virtualenv::find_or_make(home, &name, &packages, MODULES);
     let dir = tempfile::tempdir().unwrap();
     let stubs = tempfile::tempdir().unwrap();
     let broker = Process::start(env!("CARGO_BIN_EXE_minitoolstream"), dir.path(), &[]);

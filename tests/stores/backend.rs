@@ -1,9 +1,13 @@
 //! Stores to run the tests on.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use minitoolstream::store::{Stores, embedded};
+use minitoolstream::{
+    metrics::Metrics,
+    store::{Stores, embedded, s3::S3Payload},
+};
+use minitoolstream_testkit::SeaweedFs;
 use tempfile::TempDir;
 
 /// How a store's process ends.
@@ -71,6 +75,41 @@ impl Backend for Embedded {
 
     async fn reopen(&mut self, ending: Ending) {
         self.tamper(ending, |_| ()).await.unwrap();
+    }
+}
+
+/// The embedded metadata, and payload in a real S3 server.
+pub(crate) struct OnS3 {
+    metadata: Embedded,
+    server: SeaweedFs,
+    stores: Option<Stores>,
+}
+
+impl OnS3 {
+    /// Empty stores.
+    pub(crate) async fn start() -> Self {
+        let (metadata, server) = (Embedded::start().await, SeaweedFs::start(env!("CARGO_TARGET_TMPDIR")));
+        let stores = Some(Self::connect(&metadata, &server).await);
+        Self { metadata, server, stores }
+    }
+
+    async fn connect(metadata: &Embedded, server: &SeaweedFs) -> Stores {
+        let payload = S3Payload::connect(server.settings("letters"), Metrics::new(1).unwrap()).await.unwrap();
+        Stores { metadata: metadata.stores().metadata.clone(), payload: Arc::new(payload) }
+    }
+}
+
+#[async_trait]
+impl Backend for OnS3 {
+    fn stores(&self) -> &Stores {
+        self.stores.as_ref().unwrap()
+    }
+
+    async fn reopen(&mut self, ending: Ending) {
+        // One process has the metadata open at a time.
+        self.stores = None;
+        self.metadata.reopen(ending).await;
+        self.stores = Some(Self::connect(&self.metadata, &self.server).await);
     }
 }
 

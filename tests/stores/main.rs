@@ -82,3 +82,20 @@ macro_rules! contract {
 
 contract!(embedded, crate::backend::Embedded::start().await, crate::backend::Ending::Closed);
 contract!(embedded_killed, crate::backend::Embedded::start().await, crate::backend::Ending::Killed);
+
+/// What a payload store can break, with the payload in a real S3 server.
+mod s3 {
+    contract! { @each crate::backend::OnS3::start().await, crate::backend::Ending::Closed;
+        bytes: what_is_appended_is_read, a_full_segment_takes_no_more, p7_nothing_is_read_beyond_a_seal,
+            objects_are_read_in_ranges, p7_what_is_missing_is_data_loss, deleting_twice_is_fine, keys_are_listed;
+        payloads: commits_count_what_is_alive, garbage_begins_with_the_last_block, an_open_segment_is_no_garbage,
+            a_segment_without_blocks_is_garbage_once_sealed, an_object_is_closed_by_its_commit,
+            garbage_is_listed_by_age, p5_bytes_go_before_their_garbage_row, p2_numbers_are_never_reused,
+            rows_are_paged;
+        sequences: p2_numbers_go_on_after_everything_went, p3_every_placement_is_read_back,
+            a_group_without_its_payload_row_fails_whole;
+        uploads: p3_an_upload_becomes_one_message, a_small_upload_is_known_once_it_is_a_message,
+            p3_an_upload_that_is_no_more_becomes_no_message, p2_a_refused_upload_goes_on,
+            an_object_is_gone_on_with_from_what_was_synced, an_object_that_was_begun_is_found_and_removed;
+    }
+}

@@ -100,16 +100,22 @@ impl<B: Backend + ?Sized> Rig<B> {
 
     /// Stores the bodies of blocks where their parcels say, durably.
     pub(crate) async fn place(&mut self, parcels: &[Parcel]) -> (Vec<NewBlock>, Vec<Placement>) {
-        let mut blocks = Vec::new();
+        let blocks: Vec<_> = parcels.iter().map(|parcel| self.form(parcel)).collect();
+        let is_slice = |parcel: &Parcel, block: &NewBlock| block.object.is_none() && parcel.home == Home::Slice;
+        let slices = parcels.iter().zip(&blocks).filter(|(parcel, block)| is_slice(parcel, block));
+        let bodies: Vec<_> = slices.map(|(_, block)| block.body.clone()).collect();
+        let (segment, mut offset) = if bodies.is_empty() { (0, 0) } else { self.append(bodies).await };
         let mut placements = Vec::new();
-        for parcel in parcels {
-            let block = self.form(parcel);
+        for (parcel, block) in parcels.iter().zip(&blocks) {
             placements.push(match &block.object {
-                Some(object) => self.place_object(&block, object).await,
-                None if parcel.home == Home::Slice => self.place_slice(block.body.clone()).await,
+                Some(object) => self.place_object(block, object).await,
+                None if is_slice(parcel, block) => {
+                    let len = block.body.len() as u64;
+                    offset += len;
+                    Placement::Slice { segment, offset: offset - len, len }
+                }
                 None => Placement::Inline(block.body.clone()),
             });
-            blocks.push(block);
         }
         (blocks, placements)
     }
@@ -152,18 +158,17 @@ impl<B: Backend + ?Sized> Rig<B> {
         }
     }
 
-    async fn place_slice(&mut self, body: Bytes) -> Placement {
-        let len = body.len() as u64;
+    /// Appends the bodies of one group, to a new segment if the present one takes no more.
+    async fn append(&mut self, bodies: Vec<Bytes>) -> (u64, u64) {
         if let Some(segment) = self.segment {
-            if let Some(offset) = self.payload().append(segment, vec![body.clone()]).await.unwrap() {
-                return Placement::Slice { segment, offset, len };
+            if let Some(offset) = self.payload().append(segment, bodies.clone()).await.unwrap() {
+                return (segment, offset);
             }
             self.seal().await;
         }
         let segment = self.open(PayloadKey::Segment).await.number();
         self.segment = Some(segment);
-        let offset = self.payload().append(segment, vec![body]).await.unwrap().unwrap();
-        Placement::Slice { segment, offset, len }
+        (segment, self.payload().append(segment, bodies).await.unwrap().unwrap())
     }
 
     pub(crate) async fn open(&mut self, kind: fn(u64) -> PayloadKey) -> PayloadKey {
