@@ -9,6 +9,7 @@ pub mod embedded;
 mod metadata;
 mod payload;
 pub mod reader;
+pub mod tarantool;
 
 use std::sync::Arc;
 
