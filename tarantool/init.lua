@@ -9,7 +9,6 @@
 --   MTS_MEMORY        bytes for rows and indexes            268435456
 --   MTS_WAL_MODE      fsync: durable before the answer; write: after a crash of the machine the last moments are lost
 --   MTS_NET_MSG_MAX   requests at once, waiting ones too    10000
---   MTS_TEST          anything: `mts_test` can call mts.reset, which removes everything
 
 local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
 package.path = here .. '/?.lua;' .. package.path
@@ -48,16 +47,8 @@ local functions = require('mts.facade').functions()
 rawset(_G, 'mts', functions)
 
 if not box.info.ro then
-    local schema = require('mts.schema')
-    schema.upgrade()
+    require('mts.schema').upgrade()
     require('mts.user').grant(setting('MTS_USER', 'minitoolstream'), password, functions)
-    if setting('MTS_TEST') ~= nil then
-        functions.reset = function()
-            schema.reset()
-            return 'ok', true
-        end
-        require('mts.user').grant('mts_test', password, { reset = true })
-    end
 end
 
 box.cfg({ listen = setting('MTS_LISTEN', '127.0.0.1:3301') })

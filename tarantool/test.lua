@@ -1,0 +1,30 @@
+#!/usr/bin/env tarantool
+-- The store as tests start it: it can be emptied, tells where it listens, and ends with the process that started it.
+
+local ffi = require('ffi')
+local fiber = require('fiber')
+
+local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
+dofile(here .. '/init.lua')
+
+local schema = require('mts.schema')
+local reset = {
+    reset = function()
+        schema.reset()
+        return 'ok', true
+    end,
+}
+mts.reset = reset.reset
+require('mts.user').grant('mts_test', os.getenv('MTS_PASSWORD'), reset)
+
+ffi.cdef('int getppid(void);')
+local parent = ffi.C.getppid()
+fiber.create(function()
+    while ffi.C.getppid() == parent do
+        fiber.sleep(0.5)
+    end
+    os.exit(1)
+end)
+
+io.stdout:write('ready ', tostring(box.info.listen or os.getenv('MTS_LISTEN')), '\n')
+io.stdout:flush()
