@@ -66,12 +66,22 @@ impl Permit {
     }
 }
 
+/// What the bytes of a request are for: bytes of uploads must not take the room of messages, nor the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Messages in one piece.
+    Message,
+    /// Pieces of uploads.
+    Upload,
+}
+
 /// The limits of the whole broker.
 #[derive(Clone, Debug)]
 pub struct Admission {
     total: InFlight,
     connection_bytes: usize,
     connection_requests: usize,
+    uploads: Quota,
     reads: Quota,
     subscriptions: Quota,
 }
@@ -81,6 +91,7 @@ pub struct Admission {
 pub struct ConnectionAdmission {
     total: InFlight,
     own: InFlight,
+    uploads: Quota,
 }
 
 impl Admission {
@@ -93,6 +104,7 @@ impl Admission {
             },
             connection_bytes: config.connection_inflight_bytes.as_usize(),
             connection_requests: config.connection_inflight_requests,
+            uploads: Quota::new("limits.upload_bytes", config.upload_bytes.as_usize()),
             reads: Quota::new("limits.read_bytes", config.read_bytes.as_usize()),
             subscriptions: Quota::new("limits.subscriptions", config.subscriptions),
         }
@@ -104,7 +116,7 @@ impl Admission {
             bytes: Quota::new("limits.connection_inflight_bytes", self.connection_bytes),
             requests: Quota::new("limits.connection_inflight_requests", self.connection_requests),
         };
-        ConnectionAdmission { total: self.total.clone(), own }
+        ConnectionAdmission { total: self.total.clone(), own, uploads: self.uploads.clone() }
     }
 
     /// Waits for room to read `bytes`.
@@ -131,7 +143,10 @@ impl Admission {
 
 impl ConnectionAdmission {
     /// Room for a frame of `bytes`, if there is some now.
-    pub fn try_bytes(&self, bytes: usize) -> Option<Permit> {
+    pub fn try_bytes(&self, purpose: Purpose, bytes: usize) -> Option<Permit> {
+        if purpose == Purpose::Upload {
+            return self.uploads.try_take(bytes);
+        }
         let own = self.own.bytes.try_take(bytes)?;
         Some(own.and(self.total.bytes.try_take(bytes)?))
     }
@@ -140,7 +155,10 @@ impl ConnectionAdmission {
     ///
     /// # Errors
     /// [`Error::Exhausted`] if there is none in time.
-    pub async fn bytes(&self, bytes: usize, patience: Duration) -> Result<Permit> {
+    pub async fn bytes(&self, purpose: Purpose, bytes: usize, patience: Duration) -> Result<Permit> {
+        if purpose == Purpose::Upload {
+            return self.uploads.take(bytes, patience).await;
+        }
         let own = self.own.bytes.take(bytes, patience).await?;
         Ok(own.and(self.total.bytes.take(bytes, patience).await?))
     }

@@ -76,6 +76,19 @@ impl Error {
         Self::unavailable("the broker is shutting down: connect again, to it or to another")
     }
 
+    /// The word for it in the label `status` of metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::NotFound(_) => "not_found",
+            Self::Conflict(_) => "conflict",
+            Self::Precondition(_) => "precondition",
+            Self::Exhausted { .. } => "exhausted",
+            Self::Unavailable { .. } => "unavailable",
+            Self::DataLoss(_) => "data_loss",
+        }
+    }
+
     /// True if repeating the same request later may succeed.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Exhausted { .. } | Self::Unavailable { .. })

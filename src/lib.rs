@@ -2,7 +2,7 @@
 //!
 //! One message's way in and out:
 //!
-//! 1. `grpc/ingress.rs` or `grpc/publish_stream.rs` receives it; `grpc/validate.rs` turns it into a draft;
+//! 1. `grpc/ingress.rs` or `grpc/publish_stream.rs` receives it; `broker/validate.rs` turns it into a draft;
 //!    `admission.rs` makes it wait for a permit.
 //! 2. `actors/publisher.rs` gathers drafts while a commit is in flight; `block/batch.rs` forms them into blocks.
 //! 3. `actors/storage.rs` stores large bodies (`store/payload.rs`), then commits all blocks in one transaction
@@ -20,6 +20,7 @@ pub mod actors;
 pub mod admission;
 pub mod app;
 pub mod block;
+pub mod broker;
 pub mod config;
 pub mod consumer;
 pub mod error;

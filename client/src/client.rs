@@ -1,8 +1,7 @@
-use bytes::Bytes;
 use futures_util::Stream;
 use minitoolstream_proto::{
     self as proto, AckRequest, CheckRequest, CheckResponse, FetchLastRequest, FetchRequest, GetLastSequenceRequest,
-    ListSubjectsRequest, PurgeSubjectRequest, ReadMessageRequest, ReadMessageResponse, SubjectInfo, SubscribeRequest,
+    ListSubjectsRequest, PurgeSubjectRequest, SubjectInfo, SubscribeRequest,
     admin_service_client::AdminServiceClient, egress_service_client::EgressServiceClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
@@ -128,24 +127,6 @@ impl Client {
             async move { egress.subscribe(request).await }
         });
         stream.await
-    }
-
-    /// Reads the data of one message of any size, in pieces.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`] if the message is gone; what fails later comes through the stream.
-    pub async fn read(
-        &self,
-        subject: &str,
-        sequence: u64,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + use<>> {
-        let request = ReadMessageRequest { subject: subject.into(), sequence, ..Default::default() };
-        let stream = self.repeat(|| {
-            let (mut egress, request) = (self.egress(), request.clone());
-            async move { egress.read_message(request).await }
-        });
-        let pieces = |piece: Result<ReadMessageResponse, Status>| Ok(piece?.data);
-        Ok(futures_util::StreamExt::map(stream.await?, pieces))
     }
 
     /// Acknowledges everything up to and including a sequence; gives the position afterwards, which never moves back.

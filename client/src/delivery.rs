@@ -10,9 +10,8 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use minitoolstream_proto as proto;
-use tokio_stream::StreamExt;
 
-use crate::{Message, Result, answers::Answer, link::Link};
+use crate::{Message, Open, Result, answers::Answer, link::Link};
 
 /// A message that is this worker's until it answers: one of [`ack`](Self::ack), [`nak`](Self::nak),
 /// [`nak_after`](Self::nak_after), [`terminate`](Self::terminate), [`release`](Self::release) and
@@ -45,19 +44,28 @@ impl Delivery {
         Self { message, attempt, backlog, lease: Lease { link, id, is_answered: AtomicBool::new(false) } }
     }
 
+    /// The data to be read, whatever its size; await it for a [`Reader`](crate::Reader). Data that did not come along are
+    /// read by the lease: once that is lost, the read fails with [`Error::LeaseLost`](crate::Error::LeaseLost), as the
+    /// message is or will be with another worker. The lease is extended meanwhile, as long as this lives.
+    pub fn reader(&self) -> Open {
+        let Lease { link, id, .. } = &self.lease;
+        Open::new(link.client.clone(), (&self.message).into(), Some((link.clone(), *id)))
+    }
+
     /// The data, read from the broker if the message was too large to be sent along. All of it is kept in memory: read
-    /// messages of many gigabytes in pieces, with [`Client::read`](crate::Client::read).
+    /// messages of many gigabytes with [`reader`](Self::reader).
     ///
     /// # Errors
-    /// [`Error::NotFound`](crate::Error::NotFound) if the message expired meanwhile.
+    /// [`Error::NotFound`](crate::Error::NotFound) if the message expired meanwhile,
+    /// [`Error::LeaseLost`](crate::Error::LeaseLost) if it is no longer this worker's.
     pub async fn data(&self) -> Result<Bytes> {
         if let Some(data) = &self.message.data {
             return Ok(data.clone());
         }
-        let mut pieces = self.lease.link.client.read(&self.message.subject, self.message.sequence).await?;
+        let mut reader = self.reader().await?;
         let mut data = BytesMut::new();
-        while let Some(piece) = pieces.next().await {
-            data.extend_from_slice(&piece?);
+        while let Some(piece) = reader.piece().await? {
+            data.extend_from_slice(&piece);
         }
         Ok(data.freeze())
     }

@@ -101,6 +101,22 @@ impl Error {
     }
 }
 
+/// Holds the error: `error.get_ref()` and `downcast_ref` give it back.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        use std::io::ErrorKind;
+        let kind = match &error {
+            Error::Invalid(_) => ErrorKind::InvalidInput,
+            Error::NotFound(_) => ErrorKind::NotFound,
+            Error::Exhausted { .. } => ErrorKind::ResourceBusy,
+            Error::Unavailable { .. } => ErrorKind::NotConnected,
+            Error::DataLoss(_) => ErrorKind::InvalidData,
+            Error::Conflict(_) | Error::LeaseLost(_) | Error::Other(_) => ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);

@@ -62,11 +62,27 @@
 //! # }
 //! ```
 //!
-//! `examples/` has both as programs. Connections are made when needed, and made again with a jittered back-off. What can be repeated safely is repeated:
-//! reads, acks, and publishes that carry a message id.
+//! A message of any size is published from a file, a reader or memory, and read as a stream. Both go on after a broken
+//! connection, and [`save`](Client::save) goes on after an interruption:
+//!
+//! ```no_run
+//! # async fn example(client: minitoolstream_client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use minitoolstream_client::NewMessage;
+//!
+//! let film = client.upload(NewMessage::new("films", "").header("title", "Nosferatu")).from_file("nosferatu.mkv").await?;
+//! let mut reader = client.open(("films", film.sequence)).range(0, 4096).await?;
+//! tokio::io::copy(&mut reader, &mut tokio::io::stdout()).await?;
+//! client.save(("films", film.sequence), "copy.mkv").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has these as programs. Connections are made when needed, and made again with a jittered back-off. What can
+//! be repeated safely is repeated: reads, acks, uploads, and publishes that carry a message id.
 
 mod administration;
 mod answers;
+mod attempts;
 mod backoff;
 mod client;
 mod connect;
@@ -79,9 +95,16 @@ mod lease;
 mod leases;
 mod link;
 mod message;
+mod open;
+mod progress;
 mod publisher;
+mod reader;
+mod save;
 mod settings;
+mod source;
 mod stream;
+mod upload;
+mod uploading;
 mod worker;
 
 pub use administration::Consumers;
@@ -94,6 +117,11 @@ pub use deliveries::Deliveries;
 pub use delivery::{Delivery, Settled};
 pub use error::{Error, Result};
 pub use message::{Fetch, Message, NewMessage, Published};
+pub use open::{Open, Wanted};
+pub use progress::Progress;
+pub use reader::Reader;
+pub use save::{Save, Saved};
+pub use upload::{Upload, UploadState, Uploaded};
 /// The generated API underneath, for calls that this library does not wrap.
 pub use minitoolstream_proto as proto;
 pub use publisher::{Pending, Publisher, PublisherOptions};

@@ -85,7 +85,7 @@ pub struct Message {
     /// Its sequence in the subject.
     pub sequence: u64,
     /// Its data; `None` if it is larger than the limit of the fetch: read it with
-    /// [`Client::read`](crate::Client::read).
+    /// [`Client::open`](crate::Client::open), or save it with [`Client::save`](crate::Client::save).
     pub data: Option<Bytes>,
     /// Its headers.
     pub headers: HashMap<String, String>,
@@ -94,9 +94,15 @@ pub struct Message {
     /// Its place in the order of all messages of the broker: grows with the sequence, with gaps.
     pub stream_sequence: u64,
     size: u64,
+    sha256: Option<[u8; 32]>,
 }
 
 impl Message {
+    /// SHA-256 of its data, if they did not come along; `None` also for messages small enough to be stored without it.
+    pub fn sha256(&self) -> Option<[u8; 32]> {
+        self.sha256
+    }
+
     /// Bytes of its data, whether they are here or not.
     pub fn size(&self) -> u64 {
         self.size
@@ -106,6 +112,7 @@ impl Message {
 impl From<proto::Message> for Message {
     fn from(message: proto::Message) -> Self {
         let size = message.detached.as_ref().map_or(message.data.len() as u64, |detached| detached.size);
+        let sha256 = message.detached.as_ref().and_then(|detached| detached.sha256.as_ref().try_into().ok());
         let timestamp = message.timestamp.and_then(|timestamp| timestamp.try_into().ok());
         Self {
             subject: message.subject,
@@ -115,6 +122,7 @@ impl From<proto::Message> for Message {
             timestamp: timestamp.unwrap_or(SystemTime::UNIX_EPOCH),
             stream_sequence: message.stream_sequence,
             size,
+            sha256,
         }
     }
 }

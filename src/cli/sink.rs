@@ -127,7 +127,12 @@ pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>
 pub(super) async fn data(client: &Client, message: &Message) -> Result<Pieces, Error> {
     Ok(match &message.data {
         Some(data) => Box::pin(futures_util::stream::iter([Ok(data.clone())])),
-        None => Box::pin(client.read(&message.subject, message.sequence).await?),
+        None => {
+            let reader = client.open(message).await?;
+            Box::pin(futures_util::stream::try_unfold(reader, async |mut reader| {
+                Ok(reader.piece().await?.map(|piece| (piece, reader)))
+            }))
+        }
     })
 }
 

@@ -35,6 +35,16 @@ pub struct Window {
     earliest: Timestamp,
 }
 
+/// What tells a stream apart in the ids of its leases; other streams may share it, rarely.
+pub fn stream_of_seed(seed: u64) -> u64 {
+    stream_of_lease(seed << COUNT_BITS)
+}
+
+/// The same, of the stream that gave a lease.
+pub fn stream_of_lease(lease: u64) -> u64 {
+    lease >> COUNT_BITS
+}
+
 /// Leases given since the oldest that is out: one that is held for very long stops the stream until it ends.
 const SPREAD_MAX: usize = 1 << 20;
 

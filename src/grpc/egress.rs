@@ -1,5 +1,6 @@
 use std::{pin::Pin, time::Instant};
 
+use bytes::Bytes;
 use minitoolstream_proto::{
     AckRequest, AckResponse, ConsumeRequest, ConsumeResponse, Detached, FetchLastRequest, FetchRequest,
     GetLastSequenceRequest, GetLastSequenceResponse, Message, Notification, ReadMessageRequest, ReadMessageResponse,
@@ -14,19 +15,21 @@ use super::{
     fetch::{Fetch, message_bytes},
     follow,
     ingress::{name_request, permits},
-    outlet::outlet,
+    outlet::{Outlet, outlet},
     status::status,
 };
 use crate::{
     actors::storage::MovePosition,
+    admission::Permit,
+    broker::read::DataRead,
     error::{Error, Result},
     metrics::Service,
-    store::{
-        Ack,
-        reader::{self, Stored},
-    },
+    store::{Ack, reader::Stored},
     types::{DurableName, RequestId, Subject, SubjectFilter},
 };
+
+/// Data of one response to ReadMessage.
+const PIECE: usize = 256 << 10;
 
 /// Consuming over gRPC.
 #[derive(Clone)]
@@ -103,11 +106,11 @@ impl EgressService for Egress {
     ) -> Result<Response<Responses<ReadMessageResponse>>, Status> {
         name_request(&request);
         let request = request.into_inner();
-        let found = self.0.find(&request.subject, request.sequence).await.map_err(|error| status(&error))?;
+        let read = self.0.begin_read(request).await.map_err(|error| status(&error))?;
         let (outlet, stream) = outlet(self.0.config.stall_timeout);
         let broker = self.0.clone();
         tokio::spawn(async move {
-            let ended = broker.send_data(&found, &outlet).await;
+            let ended = broker.send_data(read, &outlet).await;
             outlet.end(ended.err().map(|error| status(&error)));
         });
         Ok(Response::new(Box::pin(stream)))
@@ -151,35 +154,35 @@ impl Broker {
         delivered.answer(answer).await.unwrap_or_else(|| Err(Error::outcome_unknown()))
     }
 
-    async fn find(&self, subject: &str, sequence: u64) -> Result<Stored> {
-        let subject = Subject::parse("subject", subject)?;
-        let page = reader::read(&self.stores, &subject, sequence.max(1), 1, self.clock.now()).await?;
-        match (page.messages.into_iter().next(), page.damage) {
-            (Some(found), _) if found.sequence == sequence => Ok(found),
-            (_, Some(damage)) if page.next == sequence => Err(damage),
-            _ => {
-                let last = self.stores.metadata.subject(&subject).await?.map_or(0, |row| row.last);
-                Err(Error::NotFound(format!(
-                    "'{subject}' has no message {sequence}: it expired, was purged, or was never published (the last is \
-                     {last})"
-                )))
+    async fn begin_read(&self, request: ReadMessageRequest) -> Result<DataRead> {
+        let ReadMessageRequest { subject, sequence, offset, length, lease_id } = request;
+        let found = match (lease_id, subject.as_str()) {
+            (0, subject) => self.find(&Subject::parse("subject", subject)?, sequence).await?,
+            (lease, "") => self.find_leased(lease).await?,
+            (_, _) => {
+                return Err(Error::invalid("lease_id", "stands instead of subject and sequence: give one of both"));
             }
-        }
+        };
+        self.read_data(found, offset, length)
     }
 
-    async fn send_data(&self, found: &Stored, outlet: &super::outlet::Outlet<ReadMessageResponse>) -> Result<()> {
-        let Some(object) = &found.object else {
-            let data = found.record.data.clone();
-            let permit = self.admission.read(data.len()).await?;
-            let _ = outlet.send(vec![ReadMessageResponse { data, message: None }], permit).await;
-            return Ok(());
-        };
-        for part in 0..object.parts() {
-            let permit = self.admission.read(crate::block::OBJECT_PART).await?;
-            let data = object.read_part(&self.stores, part).await?;
-            if outlet.send(vec![ReadMessageResponse { data, message: None }], permit).await.is_err() {
+    /// Sends the message without its data first, then the data.
+    async fn send_data(&self, mut read: DataRead, outlet: &Outlet<ReadMessageResponse>) -> Result<()> {
+        let mut message = self.to_wire(read.message().clone(), 0).await?;
+        message.detached.get_or_insert_default();
+        let mut first = ReadMessageResponse { data: Bytes::new(), message: Some(message) };
+        while let Some((data, permit)) = read.next().await? {
+            let mut pieces = Vec::with_capacity(data.len().div_ceil(PIECE));
+            for at in (0..data.len()).step_by(PIECE) {
+                let data = data.slice(at..data.len().min(at + PIECE));
+                pieces.push(ReadMessageResponse { data, ..std::mem::take(&mut first) });
+            }
+            if outlet.send(pieces, permit).await.is_err() {
                 return Ok(());
             }
+        }
+        if first.message.is_some() {
+            let _ = outlet.send(vec![first], Permit::default()).await;
         }
         Ok(())
     }

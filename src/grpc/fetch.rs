@@ -2,12 +2,7 @@
 
 use minitoolstream_proto::{FetchRequest, Message};
 
-use super::{
-    Broker,
-    outlet::Outlet,
-    reading::Reading,
-    status::{label, status},
-};
+use super::{Broker, outlet::Outlet, reading::Reading, status::status};
 use crate::{
     admission::Permit,
     error::{Error, Result},
@@ -89,8 +84,8 @@ impl Fetch {
         // Good messages before the damage are delivered first; the next page then begins with the refusal.
         if let (Some(damage), true) = (damage, found.is_empty()) {
             match &self.reading.subject {
-                Some(subject) => broker.metrics.messages(Service::Egress, subject, label(&damage), 1),
-                None => broker.metrics.refused(Service::Egress, label(&damage), 1),
+                Some(subject) => broker.metrics.messages(Service::Egress, subject, damage.label(), 1),
+                None => broker.metrics.refused(Service::Egress, damage.label(), 1),
             }
             tracing::error!(filter = %self.reading.filter, next, error = %damage, "a damaged block was refused");
             return Err(damage);

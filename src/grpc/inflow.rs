@@ -21,10 +21,13 @@ use tonic::{Status, body::Body};
 
 use super::{connection::ConnectionInfo, status::status};
 use crate::{
-    admission::{ConnectionAdmission, PATIENCE, Permit},
+    admission::{ConnectionAdmission, PATIENCE, Permit, Purpose},
     error::{Error, Result},
     types::time,
 };
+
+/// Largest frame of an upload, with room for the header's message.
+const UPLOAD_FRAME_MAX: usize = (4 << 20) + (64 << 10);
 
 /// Compression flag and length.
 const PREFIX: usize = 5;
@@ -55,11 +58,14 @@ impl Watch {
             return request;
         }
         let Some(info) = request.extensions().get::<ConnectionInfo>() else { return request };
-        let is_stream = ["/PublishStream", "/Consume"].iter().any(|call| request.uri().path().ends_with(call));
+        let ends_with = |call: &&str| request.uri().path().ends_with(*call);
+        let is_stream = ["/PublishStream", "/Consume", "/Upload"].iter().any(ends_with);
+        let purpose = if ends_with(&"/Upload") { Purpose::Upload } else { Purpose::Message };
         let permits = Permits::default();
         let watched = Watched {
             watch: self,
             limits: info.admission.clone(),
+            purpose,
             patience: if is_stream { self.stall_timeout } else { PATIENCE },
             permits: permits.clone(),
             unread: Bytes::new(),
@@ -79,6 +85,7 @@ impl Watch {
 struct Watched {
     watch: Watch,
     limits: ConnectionAdmission,
+    purpose: Purpose,
     patience: Duration,
     permits: Permits,
     /// Arrived, and not looked at yet.
@@ -110,15 +117,19 @@ impl Watched {
         }
         let len = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        if len > self.watch.message_max {
-            let problem = format!("has {len} bytes: at most {} are allowed in one piece", self.watch.message_max);
+        let max = match self.purpose {
+            Purpose::Message => self.watch.message_max,
+            Purpose::Upload => UPLOAD_FRAME_MAX,
+        };
+        if len > max {
+            let problem = format!("has {len} bytes: at most {max} are allowed in one piece");
             return Err(Error::invalid("message", problem));
         }
-        match self.limits.try_bytes(len) {
+        match self.limits.try_bytes(self.purpose, len) {
             Some(permit) => Ok(Some(self.permitted(permit))),
             None => {
-                let (limits, patience) = (self.limits.clone(), self.patience);
-                self.waiting = Some(Box::pin(async move { limits.bytes(len, patience).await }));
+                let (limits, purpose, patience) = (self.limits.clone(), self.purpose, self.patience);
+                self.waiting = Some(Box::pin(async move { limits.bytes(purpose, len, patience).await }));
                 Ok(None)
             }
         }

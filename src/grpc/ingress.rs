@@ -13,15 +13,14 @@ use super::{
     connection::ConnectionInfo,
     inflow::Permits,
     publish_stream,
-    status::{label, publish_error, status},
-    validate,
+    status::{publish_error, status},
+    upload, validate,
 };
 use crate::{
-    actors::publisher::{Results, Submitted},
-    admission::{ConnectionAdmission, Permit},
+    admission::ConnectionAdmission,
     error::{Error, Result},
     metrics::Service,
-    types::{Draft, Published, RequestId, Subject},
+    types::{Published, RequestId},
 };
 
 /// Publishing over gRPC.
@@ -63,16 +62,25 @@ impl IngressService for Ingress {
         Ok(Response::new(PublishBatchResponse { results }))
     }
 
-    async fn upload(&self, _: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
-        Err(Status::unimplemented("upload"))
+    #[tracing::instrument(skip_all, fields(request, client_request))]
+    async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
+        let (limits, id, permits) = (limits(&request)?, name_request(&request), permits(&request));
+        upload::serve(self.0.clone(), id, limits, permits, request.into_inner()).await.map(Response::new)
     }
 
-    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
-        Err(Status::unimplemented("upload"))
+    async fn get_upload(&self, request: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        let found = self.0.find_upload(&request.get_ref().upload_id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(upload::standing(found)))
     }
 
-    async fn abort_upload(&self, _: Request<AbortUploadRequest>) -> Result<Response<AbortUploadResponse>, Status> {
-        Err(Status::unimplemented("upload"))
+    #[tracing::instrument(skip_all, fields(request, client_request))]
+    async fn abort_upload(
+        &self,
+        request: Request<AbortUploadRequest>,
+    ) -> Result<Response<AbortUploadResponse>, Status> {
+        name_request(&request);
+        self.0.abort_upload(&request.get_ref().upload_id).await.map_err(|error| status(&error))?;
+        Ok(Response::new(AbortUploadResponse {}))
     }
 
     type PublishStreamStream = Pin<Box<dyn Stream<Item = Result<PublishStreamResponse, Status>> + Send>>;
@@ -85,101 +93,6 @@ impl IngressService for Ingress {
         let acks = publish_stream::serve(self.0.clone(), limits, permits, request.into_inner());
         Ok(Response::new(Box::pin(acks)))
     }
-}
-
-/// Messages that were validated and handed over, and whose results are to come.
-pub(super) struct InFlight {
-    broker: Broker,
-    bytes: u64,
-    /// Subjects of consecutive drafts, each with how many follow it.
-    runs: Vec<(Subject, usize)>,
-    refused: Vec<(usize, Error)>,
-    submitted: Result<Submitted>,
-}
-
-impl Broker {
-    /// Validates messages, waits for permits (that for their bytes is there already), and hands the messages over. Calls awaited one after another store in
-    /// their order.
-    pub(super) async fn submit(
-        &self,
-        request: RequestId,
-        messages: Vec<PublishRequest>,
-        limits: &ConnectionAdmission,
-        bytes_permit: Permit,
-    ) -> InFlight {
-        let now = self.clock.now();
-        let mut drafts: Vec<Draft> = Vec::with_capacity(messages.len());
-        let mut refused: Vec<(usize, Error)> = Vec::new();
-        for (index, message) in messages.into_iter().enumerate() {
-            let known = drafts.last().map(|draft| &draft.subject);
-            match validate::draft(message, known, &self.config, now) {
-                Ok(draft) => drafts.push(draft),
-                Err(error) => refused.push((index, error)),
-            }
-        }
-        let bytes: usize = drafts.iter().map(|draft| draft.data.len()).sum();
-        let runs = runs(&drafts);
-        let permit = match self.draining.is_cancelled() {
-            true => Err(Error::draining()),
-            false => limits.requests(drafts.len()).await.map(|permit| permit.and(bytes_permit)),
-        };
-        let submitted = permit.map(|permit| self.publishers.submit(request, drafts, permit));
-        InFlight { broker: self.clone(), bytes: bytes as u64, runs, refused, submitted }
-    }
-}
-
-impl InFlight {
-    /// Waits until all messages are durable or refused; one result for each, in order.
-    pub(super) async fn results(self) -> Results {
-        let Self { broker, bytes, runs, refused, submitted } = self;
-        let mut results = match submitted {
-            Ok(submitted) => submitted.results().await,
-            Err(error) => vec![Err(error); runs.iter().map(|(_, len)| len).sum()],
-        };
-        broker.metrics.bytes(Service::Ingress, bytes);
-        let mut rest = results.as_slice();
-        for (subject, len) in &runs {
-            count(&broker, subject, &rest[..*len]);
-            rest = &rest[*len..];
-        }
-        if !refused.is_empty() {
-            broker.metrics.refused(Service::Ingress, "invalid", refused.len() as u64);
-        }
-        // The refused ones are few: each is put back where it stood.
-        for (index, error) in refused {
-            results.insert(index, Err(error));
-        }
-        results
-    }
-}
-
-fn count(broker: &Broker, subject: &Subject, mut results: &[Result<Published>]) {
-    while let Some(first) = results.first() {
-        let word = outcome(first);
-        let len = results.iter().take_while(|result| outcome(result) == word).count();
-        broker.metrics.messages(Service::Ingress, subject, word, len as u64);
-        results = &results[len..];
-    }
-}
-
-fn outcome(result: &Result<Published>) -> &'static str {
-    match result {
-        Ok(Published { duplicate: false, .. }) => "ok",
-        Ok(Published { duplicate: true, .. }) => "duplicate",
-        Err(error) => label(error),
-    }
-}
-
-/// Subjects of consecutive drafts, each with how many follow it.
-fn runs(drafts: &[Draft]) -> Vec<(Subject, usize)> {
-    let mut runs: Vec<(Subject, usize)> = Vec::new();
-    for draft in drafts {
-        match runs.last_mut() {
-            Some((subject, len)) if *subject == draft.subject => *len += 1,
-            _ => runs.push((draft.subject.clone(), 1)),
-        }
-    }
-    runs
 }
 
 fn wire_result(result: Result<Published>) -> PublishResult {

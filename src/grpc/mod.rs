@@ -1,4 +1,4 @@
-//! The gRPC surface: converts and validates, asks actors and stores, and puts answers on the wire.
+//! The gRPC surface: converts, asks the broker, and puts answers on the wire.
 
 mod admin;
 mod connection;
@@ -14,46 +14,6 @@ mod publish_stream;
 mod reading;
 pub mod server;
 mod status;
-mod validate;
+mod upload;
 
-use std::sync::Arc;
-
-use tokio_util::sync::CancellationToken;
-
-use crate::{
-    actors::{
-        handle::Handle, heads::Heads, publisher::Publishers, rings::Rings, storage::Storage, threads::ThreadPool,
-    },
-    admission::Admission,
-    config::Config,
-    metrics::Metrics,
-    store::Stores,
-    types::Clock,
-};
-
-/// What the services work with; cloning shares it.
-#[derive(Clone)]
-pub struct Broker {
-    /// The configuration.
-    pub config: Arc<Config>,
-    /// Where messages are.
-    pub stores: Stores,
-    /// Who stores messages.
-    pub publishers: Publishers,
-    /// Who moves positions.
-    pub storage: Handle<Storage>,
-    /// Who knows what is new.
-    pub heads: Arc<Heads>,
-    /// Who works for which consumer.
-    pub rings: Arc<Rings>,
-    /// Where subscribers run.
-    pub subscriber_threads: Arc<ThreadPool>,
-    /// Cancelled when no new work is taken any more.
-    pub draining: CancellationToken,
-    /// The limits.
-    pub admission: Admission,
-    /// The time.
-    pub clock: Arc<dyn Clock>,
-    /// The counters.
-    pub metrics: Metrics,
-}
+use crate::broker::{Broker, validate};

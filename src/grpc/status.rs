@@ -21,19 +21,6 @@ pub(super) fn code(error: &Error) -> Code {
     }
 }
 
-/// The word for an error in the label `status` of metrics.
-pub(super) fn label(error: &Error) -> &'static str {
-    match error {
-        Error::Invalid(_) => "invalid",
-        Error::NotFound(_) => "not_found",
-        Error::Conflict(_) => "conflict",
-        Error::Precondition(_) => "precondition",
-        Error::Exhausted { .. } => "exhausted",
-        Error::Unavailable { .. } => "unavailable",
-        Error::DataLoss(_) => "data_loss",
-    }
-}
-
 /// The status of an error, with field violations or the time to wait as details.
 pub(super) fn status(error: &Error) -> Status {
     let mut details = ErrorDetails::new();
@@ -97,7 +84,7 @@ mod tests {
                 "{:?} {:?} [{}] fields={fields} wait={wait:?}",
                 status.code(),
                 status.message(),
-                label(&error)
+                error.label()
             )
             .unwrap();
         }

@@ -87,6 +87,8 @@ pub struct NewUpload {
     pub id: UploadId,
     /// What the message will be, in the uploader's form: an upload is continued with the same.
     pub header: Bytes,
+    /// The present moment.
+    pub now: Timestamp,
     /// When it is abandoned unless it goes on.
     pub deadline: Timestamp,
     /// Most uploads under way that there may be.

@@ -60,6 +60,12 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
     async fn keys(&self) -> Result<Vec<PayloadKey>>;
 
+    /// Tells whether there is room for so many bytes now.
+    ///
+    /// # Errors
+    /// [`Exhausted`](crate::Error::Exhausted) if there is not.
+    async fn room(&self, bytes: u64) -> Result<()>;
+
     /// Tells whether the store would take a write now.
     ///
     /// # Errors

@@ -42,6 +42,13 @@ pub struct Stored {
     pub object: Option<Object>,
 }
 
+impl Stored {
+    /// Bytes of its data, wherever they are.
+    pub fn size(&self) -> u64 {
+        self.object.as_ref().map_or(self.record.data.len() as u64, |object| object.size)
+    }
+}
+
 /// Data that is read in parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {

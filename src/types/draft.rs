@@ -53,6 +53,13 @@ pub struct Draft {
     pub uploaded: Option<Uploaded>,
 }
 
+impl Draft {
+    /// Bytes of its data, wherever they are.
+    pub fn size(&self) -> u64 {
+        self.uploaded.as_ref().map_or(self.data.len() as u64, |uploaded| uploaded.size)
+    }
+}
+
 /// Data that was stored as an object before its message exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {

@@ -8,8 +8,8 @@ use std::{
 
 use minitoolstream::{
     app::{self, Actors, Running},
+    broker::Broker,
     config::Config,
-    grpc::Broker,
     types::{Clock, SystemClock},
 };
 use minitoolstream_client::{Client, Connect};

@@ -121,7 +121,7 @@ impl Stored {
     }
 
     async fn read_message(&self, sequence: u64) -> Result<Vec<u8>, Status> {
-        let request = ReadMessageRequest { subject: "a".into(), sequence };
+        let request = ReadMessageRequest { subject: "a".into(), sequence, ..Default::default() };
         let mut pieces = self.api.egress.clone().read_message(request).await?.into_inner();
         let mut data = Vec::new();
         while let Some(piece) = pieces.message().await? {

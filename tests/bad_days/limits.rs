@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use minitoolstream::admission::Purpose;
 use minitoolstream_client::proto::{
     AckRequest, FetchRequest, GetLastSequenceRequest, PublishBatchRequest, PublishRequest, PublishStreamRequest,
     PurgeSubjectRequest, ReadMessageRequest, SubscribeRequest, admin_service_client::AdminServiceClient,
@@ -132,7 +133,10 @@ async fn subjects_that_are_none() {
                 .subscribe(SubscribeRequest { subject: subject.clone(), start_sequence: None, durable_name: "".into() })
                 .await
                 .unwrap_err(),
-            egress.read_message(ReadMessageRequest { subject: subject.clone(), sequence: 1 }).await.unwrap_err(),
+            egress
+                .read_message(ReadMessageRequest { subject: subject.clone(), sequence: 1, ..Default::default() })
+                .await
+                .unwrap_err(),
             egress.get_last_sequence(GetLastSequenceRequest { subject: subject.clone() }).await.unwrap_err(),
             egress.ack_message(AckRequest { durable_name, subject: subject.clone(), sequence: 1 }).await.unwrap_err(),
             admin
@@ -203,7 +207,7 @@ async fn in_flight_bytes_of_the_broker() {
     let (broker, api) = start(&[]).await;
     // Others have taken all there is, in as many connections as it needs.
     let mut permits = Vec::new();
-    while let Some(permit) = broker.broker.admission.connection().try_bytes(1 << 20) {
+    while let Some(permit) = broker.broker.admission.connection().try_bytes(Purpose::Message, 1 << 20) {
         permits.push(permit);
         assert!(permits.len() < 100, "bytes in flight are bounded");
     }

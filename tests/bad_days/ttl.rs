@@ -113,7 +113,7 @@ async fn p5_nothing_expired_is_delivered_in_any_way_before_the_reaper_comes() {
     }
     assert!(follower.message().await.unwrap().is_none());
     for (sequence, lives) in [(1, false), (2, true), (13, false), (14, false), (15, true)] {
-        let read = ReadMessageRequest { subject: "a".into(), sequence };
+        let read = ReadMessageRequest { subject: "a".into(), sequence, ..Default::default() };
         let answer = api.egress.clone().read_message(read).await;
         assert_eq!(answer.is_ok(), lives, "message {sequence}");
         if let Err(status) = answer {

@@ -63,6 +63,8 @@ fn draft(subject: &Subject, now: Timestamp, expires: Option<Timestamp>) -> Draft
         message_id: None,
         expected_last: None,
         deliver_at: None,
+        upload: None,
+        uploaded: None,
     }
 }
 

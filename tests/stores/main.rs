@@ -62,6 +62,11 @@ macro_rules! contract {
                 schedule: p2_a_message_gets_its_sequence_when_it_is_due, what_is_due_first_goes_first,
                     p3_every_placement_can_wait, an_id_is_known_while_its_message_waits,
                     p5_what_expires_while_it_waits_is_never_delivered;
+                uploads: an_upload_is_continued_by_the_last_who_asks, p5_an_upload_under_way_is_no_garbage,
+                    p3_an_upload_becomes_one_message, a_small_upload_is_known_once_it_is_a_message,
+                    p3_an_upload_that_is_no_more_becomes_no_message, p2_a_refused_upload_goes_on,
+                    uploads_end_at_their_deadlines, p6_open_uploads_are_limited_and_listed,
+                    an_object_is_gone_on_with_from_what_was_synced, an_object_that_was_begun_is_found_and_removed;
             }
         }
     };

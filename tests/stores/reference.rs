@@ -9,7 +9,7 @@ use minitoolstream::{
         batch::NewBlock,
         guard::{RecordAt, Refusal},
     },
-    store::{Garbage, PayloadRow},
+    store::{Garbage, PayloadRow, Writer},
     types::{Draft, Subject, Timestamp},
 };
 
@@ -165,7 +165,7 @@ impl Reference {
                 row.alive += 1;
                 match placement {
                     Placement::Slice { offset, len, .. } => row.len = row.len.max(offset + len),
-                    Placement::Object { size, .. } => (row.len, row.open) = (*size, false),
+                    Placement::Object { size, .. } => (row.len, row.writer) = (*size, Writer::Nobody),
                     Placement::Inline(_) | Placement::Shared { .. } => {}
                 }
             }
@@ -249,19 +249,19 @@ impl Reference {
     pub(crate) fn open(&mut self, key: PayloadKey) {
         assert!(self.payloads.iter().all(|row| row.key.number() < key.number()), "{key} is not new");
         assert!(self.garbage.iter().all(|garbage| garbage.key.number() < key.number()), "{key} is not new");
-        self.payloads.push(PayloadRow { key, alive: 0, len: 0, open: true });
+        self.payloads.push(PayloadRow { key, alive: 0, len: 0, writer: Writer::Commits });
     }
 
     pub(crate) fn seal(&mut self, key: PayloadKey, now: Timestamp) {
         let row = self.payloads.iter_mut().find(|row| row.key == key).unwrap();
-        row.open = false;
+        row.writer = Writer::Nobody;
         self.discard_unused(now);
     }
 
     /// A new process seals what the old one left open; its garbage counts as old.
     pub(crate) fn reopen(&mut self) {
         for row in &mut self.payloads {
-            row.open = false;
+            row.writer = Writer::Nobody;
         }
         self.discard_unused(Timestamp::default());
     }
@@ -281,7 +281,7 @@ impl Reference {
     }
 
     fn discard_unused(&mut self, since: Timestamp) {
-        let (unused, used) = self.payloads.drain(..).partition(|row| row.alive == 0 && !row.open);
+        let (unused, used) = self.payloads.drain(..).partition(|row| row.alive == 0 && row.writer == Writer::Nobody);
         self.payloads = used;
         self.garbage.extend(Vec::<PayloadRow>::into_iter(unused).map(|row| Garbage { key: row.key, since }));
         self.garbage.sort_by_key(|garbage| (garbage.since, garbage.key.number()));

@@ -7,7 +7,7 @@ use minitoolstream::{
     Result,
     block::{
         Block, PayloadKey, Placement,
-        batch::{self, NewBlock, NewObject},
+        batch::{self, NewBlock, NewObject, Source},
         guard::{RecordAt, Refusal},
         record,
     },
@@ -19,7 +19,6 @@ use minitoolstream::{
     },
     types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
 };
-use sha2::{Digest, Sha256};
 
 use crate::{
     backend::{Backend, Ending},
@@ -130,18 +129,23 @@ impl<B: Backend + ?Sized> Rig<B> {
             record::encode(&drafts[0], false, &mut body);
             block.crc = crc32fast::hash(&body);
             block.body = body.freeze();
-            let part_crcs = data.chunks(minitoolstream::block::OBJECT_PART).map(crc32fast::hash).collect();
-            block.object = Some(NewObject { sha256: Sha256::digest(&data).into(), part_crcs, data });
+            block.object = Some(NewObject::of(data));
         }
         block
     }
 
     async fn place_object(&mut self, block: &NewBlock, object: &NewObject) -> Placement {
-        let key = self.open(PayloadKey::Object).await;
-        self.payload().put_object(key.number(), object.data.clone()).await.unwrap();
+        let number = match &object.source {
+            Source::Stored(number) => *number,
+            Source::Data(data) => {
+                let number = self.open(PayloadKey::Object).await.number();
+                self.payload().put_object(number, data.clone()).await.unwrap();
+                number
+            }
+        };
         Placement::Object {
-            object: key.number(),
-            size: object.data.len() as u64,
+            object: number,
+            size: object.size,
             sha256: object.sha256,
             part_crcs: object.part_crcs.clone(),
             record: block.body.clone(),

@@ -61,6 +61,8 @@ pub(crate) fn draft(name: &str, data: &str) -> Draft {
         message_id: None,
         expected_last: None,
         deliver_at: None,
+        upload: None,
+        uploaded: None,
     }
 }
 

@@ -72,6 +72,8 @@ impl Stage {
             message_id: id.map(|id| MessageId::parse("message_id", id).unwrap()),
             expected_last: None,
             deliver_at: None,
+            upload: None,
+            uploaded: None,
         }];
         let blocks = batch::form(&drafts, &[false]);
         let (reply, results) = oneshot::channel();

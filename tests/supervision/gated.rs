@@ -6,10 +6,10 @@ use minitoolstream::{
     error::Result,
     store::{
         Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-        NewConsumer, PayloadRow, Purged, Stores, SubjectRow,
+        NewConsumer, NewUpload, PayloadRow, Purged, Saved, Stores, SubjectRow, Upload,
         embedded::{Embedded, Limits},
     },
-    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp},
+    types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp, UploadId},
 };
 use tokio::sync::Semaphore;
 
@@ -130,6 +130,30 @@ impl MetadataStore for Metadata {
 
     async fn seal_payload(&self, key: PayloadKey, now: Timestamp) -> Result<()> {
         self.inner.seal_payload(key, now).await
+    }
+
+    async fn begin_upload(&self, new: NewUpload) -> Result<Upload> {
+        self.inner.begin_upload(new).await
+    }
+
+    async fn upload(&self, id: &UploadId) -> Result<Option<Upload>> {
+        self.inner.upload(id).await
+    }
+
+    async fn uploads(&self, after: &str, limit: usize) -> Result<Vec<Upload>> {
+        self.inner.uploads(after, limit).await
+    }
+
+    async fn save_upload(&self, id: &UploadId, epoch: u64, saved: Saved, deadline: Timestamp) -> Result<()> {
+        self.inner.save_upload(id, epoch, saved, deadline).await
+    }
+
+    async fn abandon_upload(&self, id: &UploadId, epoch: Option<u64>, now: Timestamp) -> Result<bool> {
+        self.inner.abandon_upload(id, epoch, now).await
+    }
+
+    async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<usize> {
+        self.inner.expire_uploads(now, limit).await
     }
 
     async fn payloads(&self, after: u64, limit: usize) -> Result<Vec<PayloadRow>> {

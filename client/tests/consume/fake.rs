@@ -101,7 +101,7 @@ impl EgressService for Service {
     }
 
     async fn read_message(&self, _: Request<ReadMessageRequest>) -> Result<Response<Self::ReadMessageStream>, Status> {
-        let pieces = ["so ", "large"].map(|piece| Ok(ReadMessageResponse { data: piece.into() }));
+        let pieces = ["so ", "large"].map(|piece| Ok(ReadMessageResponse { data: piece.into(), message: None }));
         Ok(Response::new(Box::pin(futures_util::stream::iter(pieces))))
     }
 

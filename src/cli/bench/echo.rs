@@ -2,9 +2,11 @@ use std::{pin::Pin, process::ExitCode};
 
 use futures_util::{Stream, StreamExt};
 use minitoolstream_client::proto::{
-    PublishAck, PublishBatchRequest, PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest,
-    PublishStreamResponse,
+    AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishAck, PublishBatchRequest,
+    PublishBatchResponse, PublishRequest, PublishResponse, PublishStreamRequest, PublishStreamResponse, UploadRequest,
+    UploadResponse,
     ingress_service_server::{IngressService, IngressServiceServer},
+    upload_request::Frame,
 };
 use serde_json::json;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -38,6 +40,24 @@ impl IngressService for Echo {
             Ok(PublishStreamResponse { acks: vec![ack] })
         });
         Ok(Response::new(Box::pin(acks)))
+    }
+
+    async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
+        let (mut frames, mut size) = (request.into_inner(), 0);
+        while let Some(frame) = frames.message().await? {
+            if let Some(Frame::Data(data)) = frame.frame {
+                size += data.len() as u64;
+            }
+        }
+        Ok(Response::new(UploadResponse { sequence: 1, size, ..Default::default() }))
+    }
+
+    async fn get_upload(&self, _: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
+        Err(Status::not_found("nothing is stored"))
+    }
+
+    async fn abort_upload(&self, _: Request<AbortUploadRequest>) -> Result<Response<AbortUploadResponse>, Status> {
+        Err(Status::not_found("nothing is stored"))
     }
 }
 

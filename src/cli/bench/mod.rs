@@ -1,6 +1,7 @@
 //! Measures a broker with the load of one client process on the same machine.
 
 mod echo;
+mod large;
 mod latency;
 mod load;
 mod server;
@@ -30,11 +31,14 @@ Scenarios:
   e   1 KiB at 1,000 messages/s: time from publish to a following reader
   f   consume what a stored, with an ack for each message
   g   1 KiB at 1,000 messages/s: time from publish to a worker that acks each message
+  h   10 MiB, 4 clients: upload, and read back; the times of reads are those to the first byte
+  i   1 GiB: upload, and read back
+  j   publish 1 KiB at 1,000 messages/s while four messages of 1 GiB are uploaded
 Without --remote a broker is started for each run, on a fresh data directory, and each publishing scenario is repeated \
 against a bare gRPC service that acknowledges without storing: the ceiling of this machine.")]
 pub(super) struct Bench {
     /// Which scenarios to run.
-    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'g'], value_parser = scenario)]
+    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'], value_parser = scenario)]
     scenarios: Vec<char>,
     /// How long each scenario runs.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
@@ -52,8 +56,8 @@ pub(super) struct Bench {
 
 fn scenario(text: &str) -> Result<char, String> {
     match text.chars().next() {
-        Some(name @ 'a'..='g') if text.len() == 1 => Ok(name),
-        _ => Err("choose from a, b, c, d, e, f and g".into()),
+        Some(name @ 'a'..='j') if text.len() == 1 => Ok(name),
+        _ => Err("choose from a to j".into()),
     }
 }
 
@@ -103,6 +107,9 @@ impl Bench {
             ],
             'f' => vec![self.consuming("f consume 100 B, ack each", small, session).await?],
             'e' => vec![self.end_to_end("e 1 KiB at 1,000/s", latency::Reader::Following, session).await?],
+            'h' => self.large(["h upload 10 MiB", "h read 10 MiB"], 10 << 20, 4, session).await?,
+            'i' => self.large(["i upload 1 GiB", "i read 1 GiB"], 1 << 30, 1, session).await?,
+            'j' => vec![self.beside_uploads("j 1 KiB beside 4 x 1 GiB", session).await?],
             _ => vec![self.end_to_end("g 1 KiB at 1,000/s, leased", latency::Reader::Worker, session).await?],
         })
     }
@@ -138,6 +145,42 @@ impl Bench {
             }
         };
         Ok(Row { what, measured, server: used, ceiling })
+    }
+
+    async fn large(
+        &self,
+        [up, down]: [&'static str; 2],
+        bytes: u64,
+        clients: usize,
+        session: &Session,
+    ) -> anyhow::Result<Vec<Row>> {
+        let server = self.server(session)?;
+        let load = large::Uploading { bytes, clients };
+        let before = server.usage();
+        let uploaded = load.run(server.address(), self.duration).await?;
+        let used = server.used_since(before, uploaded.elapsed);
+        let before = server.usage();
+        let read = large::download(server.address(), clients as u64).await?;
+        let used_by_reads = server.used_since(before, read.elapsed);
+        drop(server);
+        let ceiling = match self.remote {
+            true => None,
+            false => {
+                let echo = Server::echo()?;
+                Some(load.run(echo.address(), self.duration).await?.rate())
+            }
+        };
+        let up = Row { what: up, measured: uploaded, server: used, ceiling };
+        Ok(vec![up, Row { what: down, measured: read, server: used_by_reads, ceiling: None }])
+    }
+
+    async fn beside_uploads(&self, what: &'static str, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        let before = server.usage();
+        let uploads = large::Uploading { bytes: 1 << 30, clients: 4 };
+        let measured = large::beside_uploads(server.address(), uploads).await?;
+        let used = server.used_since(before, measured.elapsed);
+        Ok(Row { what, measured, server: used, ceiling: None })
     }
 
     async fn reading(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {

@@ -14,7 +14,10 @@ use super::{
     session::{Session, lock},
 };
 use crate::{
-    consumer::{self, How, Run, Settle, Step, Stepped, Want, window::Window},
+    consumer::{
+        self, How, Run, Settle, Step, Stepped, Want,
+        window::{Held, Window},
+    },
     error::{Error, Result},
     grpc::fetch::{PAGE_BYTES, PAGE_MESSAGES},
     types::Timestamp,
@@ -233,6 +236,11 @@ impl Work {
             told: ConsumeResponse::default(),
             is_drain_told: false,
         }
+    }
+
+    /// What a lease stands for, while it is out.
+    pub(super) fn held(&self, lease: u64) -> Option<Held> {
+        self.window.get(lease)
     }
 
     fn want(&self, message_bytes: usize) -> Want {

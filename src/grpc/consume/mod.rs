@@ -39,6 +39,7 @@ use super::{
 use crate::{
     actors::rings::Ring,
     admission::Permit,
+    broker::read::Lessor,
     consumer,
     error::{Error, Result},
     store::{ConsumerView, NewConsumer},
@@ -157,6 +158,8 @@ async fn start(
         outlet.clone(),
         ring.borrow().count,
     ));
+    let lessor: Arc<dyn Lessor> = session.clone();
+    broker.lessors.add(id.0, Arc::downgrade(&lessor));
     let opened = ConsumerOpened { name: view.name.to_string(), ack_wait: Some(wire_duration(view.settings.ack_wait)) };
     let greeting = ConsumeResponse { opened: Some(opened), ..Default::default() };
     let _ = outlet.push(vec![greeting], Permit::default());

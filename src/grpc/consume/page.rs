@@ -16,7 +16,6 @@ use crate::{
     grpc::{
         Broker,
         fetch::{MESSAGE_OVERHEAD, PAGE_BYTES},
-        status::label,
     },
     metrics::Service,
     store::reader::{Bodies, Stored},
@@ -173,7 +172,7 @@ impl Source<'_> {
     /// Damage is told, and what is damaged is given up: it must not hold up what lies behind it (P7).
     fn report(&self, given: &[Given], run: &Run, what: String, page: &mut Page) {
         let error = Error::DataLoss(what.clone());
-        self.broker.metrics.messages(Service::Egress, &run.subject, label(&error), given.len() as u64);
+        self.broker.metrics.messages(Service::Egress, &run.subject, error.label(), given.len() as u64);
         tracing::error!(subject = %run.subject, sequence = run.block.first, %error, "a damaged block was refused");
         page.give_back(given, &How::Damaged(what), self.now);
     }

@@ -21,9 +21,11 @@ use crate::{
         subscriber::{Feed, Progress},
     },
     admission::Permit,
+    broker::Broker,
+    broker::read::Lessor,
     consumer::{self, Step, Stepped, Want},
     error::{Error, Result},
-    grpc::{Broker, outlet::Outlet, status::status},
+    grpc::{outlet::Outlet, status::status},
     types::{ConsumerName, Timestamp},
 };
 
@@ -216,6 +218,14 @@ impl Session {
 
     pub(super) fn lock_inbox(&self) -> MutexGuard<'_, Inbox> {
         lock(&self.inbox)
+    }
+}
+
+#[async_trait]
+impl Lessor for Session {
+    async fn leased(&self, lease: u64) -> Option<u64> {
+        let held = self.work.lock().await.held(lease)?;
+        (held.deadline > self.broker.clock.now()).then_some(held.at)
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) fn commit_group(
             };
             Ok((deadline > group.now.0).then_some(sequence))
         },
-        |id| uploads::standing(&transaction.snapshot, id),
+        |id| uploads::standing(&transaction.snapshot, id, group.now),
     )?;
     if !refused.is_empty() {
         return Ok(Committed::Refused(refused));

@@ -182,6 +182,11 @@ impl PayloadStore for Files {
         .await
     }
 
+    async fn room(&self, bytes: u64) -> Result<()> {
+        let space = self.space.clone();
+        blocking(move || space.check(bytes)).await
+    }
+
     async fn writable(&self) -> Result<()> {
         let files = self.clone();
         blocking(move || files.space.check(0)).await

@@ -49,9 +49,14 @@ impl ObjectFile {
     pub(super) fn open(path: PathBuf, space: Arc<Space>, offset: u64) -> Result<Self> {
         let part = path.with_extension(PART);
         if offset == 0 {
+            // One that was begun before, or was whole and whose message was not committed.
             let left = std::fs::metadata(&part).map_or(0, |found| found.len());
+            let whole = std::fs::metadata(&path).map_or(0, |found| found.len());
+            if whole > 0 {
+                std::fs::remove_file(&path).map_err(|error| failed("removed", &path, &error))?;
+            }
             let file = File::create(&part).map_err(|error| failed("made", &part, &error))?;
-            space.give_back(left);
+            space.give_back(left + whole);
             return Ok(Self { path, file: Arc::new(file), space, len: 0, reserved: 0, is_named: false });
         }
         let missing = |problem: String| Error::DataLoss(format!("'{}': {problem}", part.display()));

@@ -41,8 +41,11 @@ pub(super) fn begin(transaction: &mut Transaction, new: NewUpload) -> Result<Upl
             let state = UploadState::Open { object, epoch: epoch + 1, header, saved };
             Upload { id, state, deadline: new.deadline }
         }
-        Some(done) => return Ok(done),
-        None => {
+        Some(done) if done.deadline > new.now => return Ok(done),
+        known => {
+            if let Some(Upload { deadline, .. }) = known {
+                remove(transaction, &new.id, deadline);
+            }
             let open = transaction.open_uploads()?;
             if *open >= new.uploads_max as u64 {
                 return Err(Error::Exhausted {
@@ -139,10 +142,10 @@ pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, limit: usize
 }
 
 /// Where an upload stands, for the judgement of a commit.
-pub(super) fn standing(snapshot: &Snapshot, id: &UploadId) -> Result<Option<UploadStanding>> {
-    Ok(read(snapshot, id)?.map(|upload| match upload.state {
-        UploadState::Open { object, .. } => UploadStanding::Open(object),
-        UploadState::Done { sequence, .. } => UploadStanding::Done(sequence),
+pub(super) fn standing(snapshot: &Snapshot, id: &UploadId, now: Timestamp) -> Result<Option<UploadStanding>> {
+    Ok(read(snapshot, id)?.and_then(|upload| match upload.state {
+        UploadState::Open { object, .. } => Some(UploadStanding::Open(object)),
+        UploadState::Done { sequence, .. } => (upload.deadline > now).then_some(UploadStanding::Done(sequence)),
     }))
 }
 
@@ -154,9 +157,11 @@ pub(super) fn complete(
     sequence: u64,
     until: Timestamp,
 ) -> Result<()> {
-    if let Some(Upload { deadline, .. }) = read(&transaction.snapshot, id)? {
+    if let Some(Upload { deadline, state, .. }) = read(&transaction.snapshot, id)? {
         remove(transaction, id, deadline);
-        close_one(transaction)?;
+        if let UploadState::Open { .. } = state {
+            close_one(transaction)?;
+        }
     }
     let (size, sha256) = match (&block.object, record::decode(block.body.clone()).nth(record)) {
         (Some(object), _) => (object.size, object.sha256),

@@ -5,7 +5,7 @@ use minitoolstream::{
         PayloadKey,
         guard::{RecordAt, Refusal},
     },
-    store::Committed,
+    store::{Committed, Writer},
 };
 
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) async fn a_refused_group_writes_nothing(rig: &mut Rig) {
         assert!(rig.scan(name, 1, 10, u64::MAX).await.blocks.is_empty());
     }
     assert_eq!(rig.position("d", "a").await, 0);
-    assert!(rig.payload_rows().await.iter().all(|row| row.alive == 0 && row.len == 0 && row.open));
+    assert!(rig.payload_rows().await.iter().all(|row| row.alive == 0 && row.len == 0 && row.writer == Writer::Commits));
     assert_eq!(rig.payload_rows().await.len(), 2);
     rig.pass(10);
     assert_eq!(rig.expire(10).await, (0, 0));

@@ -15,3 +15,4 @@ pub(crate) mod sequences;
 pub(crate) mod starts;
 pub(crate) mod stream;
 pub(crate) mod subjects;
+pub(crate) mod uploads;

@@ -2,7 +2,7 @@
 
 use minitoolstream::{
     block::PayloadKey,
-    store::{Garbage, PayloadRow},
+    store::{Garbage, PayloadRow, Writer},
     types::Timestamp,
 };
 
@@ -13,12 +13,12 @@ use crate::{
 
 pub(crate) async fn commits_count_what_is_alive(rig: &mut Rig) {
     let key = rig.open(PayloadKey::Segment).await;
-    assert_eq!(rig.payload_rows().await, [PayloadRow { key, alive: 0, len: 0, open: true }]);
+    assert_eq!(rig.payload_rows().await, [PayloadRow { key, alive: 0, len: 0, writer: Writer::Commits }]);
     rig.metadata().seal_payload(key, rig.now).await.unwrap();
     rig.store([slice([draft("a", "1")]), slice([draft("b", "1"), draft("b", "2")]), many("a", 3)]).await;
     rig.store([slice([draft("a", "5")])]).await;
     let [row] = rig.payload_rows().await[..] else { panic!("one segment") };
-    assert_eq!((row.alive, row.open), (3, true));
+    assert_eq!((row.alive, row.writer), (3, Writer::Commits));
     let blocks = rig.scan("a", 5, 10, u64::MAX).await.blocks;
     assert!(blocks.iter().all(|block| block.payload() == Some(row.key)));
     rig.purge("b", 2, 10).await;
@@ -29,7 +29,7 @@ pub(crate) async fn garbage_begins_with_the_last_block(rig: &mut Rig) {
     let short = draft("b", "1").expires(rig.now.0 + 10);
     rig.store([slice([draft("a", "1")]), slice([short]), slice([draft("a", "2"), draft("a", "3")])]).await;
     let key = rig.seal().await.unwrap();
-    assert_eq!(rig.payload_row(key).await.map(|row| (row.alive, row.open)), Some((3, false)));
+    assert_eq!(rig.payload_row(key).await.map(|row| (row.alive, row.writer)), Some((3, Writer::Nobody)));
     assert_eq!(rig.live("a").await, [1, 2, 3], "a sealed segment is read as before");
     rig.purge("a", 2, 10).await;
     rig.pass(10);
@@ -47,7 +47,7 @@ pub(crate) async fn an_open_segment_is_no_garbage(rig: &mut Rig) {
     rig.store([slice([draft("a", "1")])]).await;
     rig.purge("a", 1, 10).await;
     let [row] = rig.payload_rows().await[..] else { panic!("one segment") };
-    assert_eq!((row.alive, row.open), (0, true));
+    assert_eq!((row.alive, row.writer), (0, Writer::Commits));
     assert!(rig.garbage().await.is_empty());
     rig.store([slice([draft("a", "2")])]).await;
     assert_eq!(rig.live("a").await, [2]);
@@ -75,7 +75,7 @@ pub(crate) async fn a_segment_without_blocks_is_garbage_once_sealed(rig: &mut Ri
 pub(crate) async fn an_object_is_closed_by_its_commit(rig: &mut Rig) {
     rig.store([object(draft("a", "object"))]).await;
     let [row] = rig.payload_rows().await[..] else { panic!("one object") };
-    assert_eq!((row.alive, row.len, row.open), (1, 6, false));
+    assert_eq!((row.alive, row.len, row.writer), (1, 6, Writer::Nobody));
     rig.pause().await;
     assert_eq!(rig.payload_rows().await, [row]);
     rig.purge("a", 1, 10).await;

@@ -19,7 +19,7 @@ const HEADER_NAME_MAX: usize = 255;
 /// Turns a request into a draft accepted at `now`, or lists every rule that it breaks.
 ///
 /// `known` is a subject that was checked before: runs of messages to one subject are checked once.
-pub(super) fn draft(
+pub(crate) fn draft(
     request: PublishRequest,
     known: Option<&Subject>,
     config: &Config,
@@ -69,7 +69,7 @@ pub(super) fn draft(
 }
 
 /// Refuses a batch that is empty or too long.
-pub(super) fn batch_len(field: &str, len: usize, config: &Config) -> Result<()> {
+pub(crate) fn batch_len(field: &str, len: usize, config: &Config) -> Result<()> {
     if len == 0 || len > config.batch_max {
         let problem = format!("holds {len} messages: 1 to {} are allowed", config.batch_max);
         return Err(Error::invalid(field, problem));
@@ -131,7 +131,7 @@ fn requested_time(field: &str, at: prost_types::Timestamp, now: Timestamp) -> Re
 }
 
 /// A time given by a user; one before 1970 is 1970.
-pub(super) fn past_time(field: &str, at: prost_types::Timestamp) -> Result<Timestamp> {
+pub(crate) fn past_time(field: &str, at: prost_types::Timestamp) -> Result<Timestamp> {
     let (Ok(nanos), seconds) = (u64::try_from(at.nanos), u64::try_from(at.seconds).unwrap_or(0)) else {
         return Err(Error::invalid(field, format!("has {} nanoseconds: give 0 to 999999999", at.nanos)));
     };
@@ -139,7 +139,7 @@ pub(super) fn past_time(field: &str, at: prost_types::Timestamp) -> Result<Times
 }
 
 /// A duration given by a user, within a range.
-pub(super) fn duration(field: &str, given: prost_types::Duration, [min, max]: [Duration; 2]) -> Result<Duration> {
+pub(crate) fn duration(field: &str, given: prost_types::Duration, [min, max]: [Duration; 2]) -> Result<Duration> {
     let refuse = |given: String| {
         let [min, max] = [min, max].map(time::show);
         Err(Error::invalid(field, format!("of {given} is out of range: {min} to {max}")))
@@ -155,7 +155,7 @@ fn requested_ttl(ttl: prost_types::Duration, config: &Config) -> Result<Duration
     duration("ttl", ttl, [Duration::from_millis(1), config.ttl_max])
 }
 
-pub(super) fn default_ttl(subject: &Subject, config: &Config) -> Option<Duration> {
+pub(crate) fn default_ttl(subject: &Subject, config: &Config) -> Option<Duration> {
     if !config.ttl_enabled {
         return None;
     }
