@@ -1,8 +1,8 @@
 use futures_util::Stream;
 use minitoolstream_proto::{
     self as proto, AckRequest, CheckRequest, CheckResponse, FetchLastRequest, FetchRequest, GetLastSequenceRequest,
-    ListSubjectsRequest, PurgeSubjectRequest, SubjectInfo, SubscribeRequest,
-    admin_service_client::AdminServiceClient, egress_service_client::EgressServiceClient,
+    ListSubjectsRequest, PurgeSubjectRequest, SubjectInfo, SubscribeRequest, admin_service_client::AdminServiceClient,
+    egress_service_client::EgressServiceClient,
 };
 use tonic::{Status, Streaming, transport::Channel};
 

@@ -117,13 +117,13 @@ pub use deliveries::Deliveries;
 pub use delivery::{Delivery, Settled};
 pub use error::{Error, Result};
 pub use message::{Fetch, Message, NewMessage, Published};
-pub use open::{Open, Wanted};
-pub use progress::Progress;
-pub use reader::Reader;
-pub use save::{Save, Saved};
-pub use upload::{Upload, UploadState, Uploaded};
 /// The generated API underneath, for calls that this library does not wrap.
 pub use minitoolstream_proto as proto;
+pub use open::{Open, Wanted};
+pub use progress::Progress;
 pub use publisher::{Pending, Publisher, PublisherOptions};
+pub use reader::Reader;
+pub use save::{Save, Saved};
 pub use settings::{ConsumerSettings, Start};
 pub use stream::{Messages, Notification, Notifications};
+pub use upload::{Upload, UploadState, Uploaded};

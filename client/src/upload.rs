@@ -1,7 +1,4 @@
-use std::{
-    path::Path,
-    time::SystemTime,
-};
+use std::{path::Path, time::SystemTime};
 
 use bytes::Bytes;
 use minitoolstream_proto::{
@@ -220,4 +217,3 @@ impl From<GetUploadResponse> for UploadState {
         Self { offset, published: published.map(Into::into), deadline }
     }
 }
-

@@ -54,13 +54,7 @@ impl From<Status> for Stop {
 }
 
 impl Uploading {
-    pub(crate) fn new(
-        client: Client,
-        header: UploadHeader,
-        source: Source,
-        attempts: u32,
-        observer: Observer,
-    ) -> Self {
+    pub(crate) fn new(client: Client, header: UploadHeader, source: Source, attempts: u32, observer: Observer) -> Self {
         let attempts = Attempts::new(client.connect.backoff, attempts);
         Self { client, header, source, attempts, observer, durable: 0 }
     }

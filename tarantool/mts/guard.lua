@@ -19,8 +19,8 @@ local GUARD = {
 local REFUSAL = { DUPLICATE = 'duplicate', EXPECTED = 'expected', FOLLOWS = 'follows', GONE = 'gone' }
 
 -- Whether an upload may become a message: one that began an object must still own it.
-local function stale(new, id)
-    local open, value = upload.standing(id)
+local function stale(new, id, now)
+    local open, value = upload.standing(id, now)
     if open == false then
         return { REFUSAL.DUPLICATE, value, 0 }
     elseif open == nil and new[NEW.STORED] == nil then
@@ -50,7 +50,7 @@ local function judge(blocks, now)
             stored_before = record + 1
             local refusal
             if of_upload ~= nil then
-                refusal = uploads[of_upload] or stale(new, of_upload)
+                refusal = uploads[of_upload] or stale(new, of_upload, now)
             end
             if refusal == nil and id ~= nil then
                 refusal = seen[key(name, id)]

@@ -37,8 +37,13 @@ local function count_open(more)
     fact.set(fact.NAME.OPEN_UPLOADS, math.max(0, fact.get(fact.NAME.OPEN_UPLOADS, 0) + more))
 end
 
-local function begin(_, id, header, deadline, uploads_max)
+local function begin(_, id, header, now, deadline, uploads_max)
     local row = get(id)
+    if row ~= nil and not is_open(row) and row[UPLOAD.DEADLINE] <= now then
+        -- What became of an earlier one of this name is forgotten.
+        box.space.mts_uploads:delete(id)
+        row = nil
+    end
     if is_open(row) then
         if row[UPLOAD.HEADER] ~= header then
             return nil, fault.new(fault.KIND.PRECONDITION,
@@ -114,14 +119,14 @@ local function expire(_, now, limit)
 end
 
 -- Where an upload stands: nil, or true and its object, or false and its sequence.
-local function standing(id)
+local function standing(id, now)
     local row = get(id)
-    if row == nil then
-        return nil
-    elseif is_open(row) then
+    if is_open(row) then
         return true, row[UPLOAD.OBJECT]
+    elseif row ~= nil and row[UPLOAD.DEADLINE] > now then
+        return false, row[UPLOAD.SEQUENCE]
     end
-    return false, row[UPLOAD.SEQUENCE]
+    return nil
 end
 
 -- An upload became a message.

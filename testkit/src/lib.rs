@@ -11,10 +11,12 @@ mod disk;
 /// A plain HTTP client.
 pub mod http;
 mod process;
+mod tarantool;
 
 pub use broker::TestBroker;
 pub use disk::SmallDisk;
 pub use process::Process;
+pub use tarantool::Tarantool;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.
 pub const SETTINGS: [(&str, &str); 6] = [

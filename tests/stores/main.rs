@@ -82,3 +82,5 @@ macro_rules! contract {
 
 contract!(embedded, crate::backend::Embedded::start().await, crate::backend::Ending::Closed);
 contract!(embedded_killed, crate::backend::Embedded::start().await, crate::backend::Ending::Killed);
+contract!(tarantool, crate::backend::OnTarantool::start().await, crate::backend::Ending::Closed);
+contract!(tarantool_killed, crate::backend::OnTarantool::start().await, crate::backend::Ending::Killed);

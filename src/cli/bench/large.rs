@@ -29,7 +29,8 @@ impl Uploading {
             clients.push(Connect::to(address).connect().await?);
         }
         let started = Instant::now();
-        let tasks: Vec<_> = clients.into_iter().map(|client| tokio::spawn(self.upload(client, started + duration))).collect();
+        let tasks: Vec<_> =
+            clients.into_iter().map(|client| tokio::spawn(self.upload(client, started + duration))).collect();
         let mut latency = histogram();
         for task in tasks {
             latency.add(task.await??)?;

@@ -217,8 +217,9 @@ impl MetadataStore for TarantoolMetadata {
     }
 
     async fn begin_upload(&self, new: NewUpload) -> Result<Upload> {
-        let NewUpload { id, header, deadline, uploads_max } = &new;
-        let arguments = (self.link.id(), id.as_str(), Bytes::new(header), deadline.0, wire::limit(*uploads_max));
+        let NewUpload { id, header, now, deadline, uploads_max } = &new;
+        let most = wire::limit(*uploads_max);
+        let arguments = (self.link.id(), id.as_str(), Bytes::new(header), now.0, deadline.0, most);
         self.link.call::<UploadRow>("upload_begin", &arguments).await?.read()
     }
 
