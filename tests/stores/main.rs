@@ -7,10 +7,13 @@
 mod backend;
 mod contract;
 mod decode;
+mod differential;
 mod many;
 mod migrate;
 mod model;
 mod operations;
+mod player;
+mod plays;
 mod reader;
 mod reference;
 mod rig;
