@@ -72,11 +72,8 @@ local function write_pages(name, pages)
     end
 end
 
--- Writes what changed; gives the version then, which is the old one if nothing did.
+-- Writes what changed; gives the version then.
 local function write_state(name, settings, cursor, pages)
-    if settings == nil and cursor == nil and #pages == 0 then
-        return get(name)[CONSUMER.VERSION]
-    end
     local changes = { { '+', CONSUMER.VERSION, 1 } }
     if settings ~= nil then
         table.insert(changes, { '=', CONSUMER.SETTINGS, settings })
@@ -156,9 +153,12 @@ local function apply(told, step)
         told.is_changed = true
         return { APPLIED.DONE, 0 }
     end
-    if step[CHANGE.CURSOR] ~= nil or #step[CHANGE.PAGES] > 0 or #step[CHANGE.JOINED] > 0 or #step[CHANGE.LEFT] > 0 then
-        told.is_changed = true
+    if step[CHANGE.CURSOR] == nil and #step[CHANGE.PAGES] == 0 and #step[CHANGE.LETTERS] == 0
+        and #step[CHANGE.JOINED] == 0 and #step[CHANGE.LEFT] == 0 then
+        -- A look at the present version.
+        return { APPLIED.DONE, step[CHANGE.VERSION] }
     end
+    told.is_changed = true
     for _, session in ipairs(step[CHANGE.JOINED]) do
         broker.add_session(name, session, step[CHANGE.BROKER])
     end

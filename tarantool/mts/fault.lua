@@ -21,14 +21,16 @@ end
 
 -- What the engine raises, as one of ours.
 local function of_raised(raised)
-    local code = type(raised) ~= 'string' and raised.code or nil
+    local is_error = type(raised) ~= 'string'
+    local code = is_error and raised.code or nil
     local text = tostring(raised)
-    if code == box.error.MEMORY_ISSUE then
+    -- Only errors of the type ClientError have a code.
+    if code == box.error.MEMORY_ISSUE or (is_error and raised.type == 'OutOfMemory') then
         return new(KIND.EXHAUSTED, 'the memory of Tarantool is used up (memtx_memory): let messages expire, purge some, '
             .. 'or give it more (%s)', text)
     elseif code == box.error.READONLY then
         return new(KIND.READ_ONLY, 'this instance is read-only: %s', text)
-    elseif code == box.error.WAL_IO or code == box.error.LOADING then
+    elseif code == box.error.WAL_IO or code == box.error.LOADING or (is_error and raised.type == 'XlogError') then
         return new(KIND.UNAVAILABLE, 'Tarantool cannot write its log: %s', text)
     end
     return new(KIND.INTERNAL, 'Tarantool failed: %s', text)

@@ -17,6 +17,7 @@ mod plays;
 mod reader;
 mod reference;
 mod rig;
+mod shared;
 mod words;
 mod workers;
 

@@ -177,7 +177,13 @@ impl<B: Backend> Player<B> {
             consumer: consumer(CONSUMERS[*of]),
             session: Session(*session),
             settles: answers.iter().filter_map(settle).collect(),
-            want: Want { messages: *messages, bytes: 5000, message_bytes: u64::MAX, is_idle: true },
+            // A worker that leaves takes nothing.
+            want: Want {
+                messages: if *close { 0 } else { *messages },
+                bytes: 5000,
+                message_bytes: u64::MAX,
+                is_idle: true,
+            },
             close: *close,
             now,
         }
