@@ -1,5 +1,5 @@
--- Brokers and the workers at them. A broker that does not say for a while that it lives is dead, and its workers with it:
--- the leases that they had are given to others.
+-- Brokers and the workers at them. A broker that does not say for a while that it lives is dead, and its workers with
+-- it: the leases that they had are given to others.
 --
 --   join ─▶ alive ─renew─▶ alive ─silence, or leave─▶ gone: its number never comes back
 --

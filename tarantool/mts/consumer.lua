@@ -1,5 +1,5 @@
--- Durable consumers: versioned state, and nothing of what it means. The broker reads the state, computes a step from it,
--- and sends the rows that change, with the version that it saw; they are written if that is still the version.
+-- Durable consumers: versioned state, and nothing of what it means. The broker reads the state, computes a step from
+-- it, and sends the rows that change, with the version that it saw; they are written if that is still the version.
 --
 --   state of version 7 ─▶ broker: step ─▶ apply(7) ─▶ version 8
 --                                           └─ another broker was faster, or a message is gone: conflict, begin again

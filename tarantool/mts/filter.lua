@@ -1,5 +1,5 @@
--- Patterns over subjects: `*` is one token, `>` at the end one or more; the empty pattern is every subject. In the first
--- place a wildcard does not stand for a token that begins with `$`.
+-- Patterns over subjects: `*` is one token, `>` at the end one or more; the empty pattern is every subject. In the
+-- first place a wildcard does not stand for a token that begins with `$`.
 
 -- Patterns compiled so far; forgotten all together when they are many.
 local COMPILED_MAX = 10000

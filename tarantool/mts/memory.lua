@@ -15,8 +15,8 @@ local function measure()
     return quota - tonumber(info.quota_used) + tonumber(info.items_size) - tonumber(info.items_used), quota
 end
 
--- Rows that were removed are free when Lua has forgotten them too, and Lua does not know how large they are: near the end
--- it is told to look, but not with each call.
+-- Rows that were removed are free when Lua has forgotten them too, and Lua does not know how large they are: near the
+-- end it is told to look, but not with each call.
 local LOOK_SECONDS = 0.2
 local looked = 0
 

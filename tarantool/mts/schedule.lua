@@ -1,5 +1,5 @@
--- Messages that wait for their time: blocks of the subject `$scheduled`, and a row for each that says when they go where.
--- They get the sequence of their own subject when they go.
+-- Messages that wait for their time: blocks of the subject `$scheduled`, and a row for each that says when they go
+-- where. They get the sequence of their own subject when they go.
 
 local block = require('mts.block')
 local retention = require('mts.retention')

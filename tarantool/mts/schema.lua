@@ -76,7 +76,8 @@ local STEPS = {
             { { name = 'primary', parts = { 'due', 'stream_first' } } })
         space('mts_uploads',
             joined(fields('string', 'id'), fields('unsigned', 'deadline', 'state', 'object', 'epoch'),
-                fields('string', 'header'), fields('unsigned', 'offset'), fields('string', 'tally', 'receipt', 'subject'),
+                fields('string', 'header'), fields('unsigned', 'offset'),
+                fields('string', 'tally', 'receipt', 'subject'),
                 fields('unsigned', 'sequence', 'size'), fields('string', 'sha256')),
             {
                 { name = 'primary', parts = { 'id' } },

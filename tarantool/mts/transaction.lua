@@ -3,8 +3,8 @@
 --   write:  begin ─▶ work, without a yield ─▶ commit (waits for the log) ─▶ those before it ended ─▶ answer
 --   read:   work, without a yield ─────────────────────────────────────────▶ those before it ended ─▶ answer
 --
--- memtx shows rows to other fibers before they are in the log. So whoever looked waits until every transaction that was
--- under way at that moment has ended; if one of them failed, a read looks again and a write says so. Transactions end in
+-- memtx shows rows to other fibers before they are in the log. So whoever looked waits until every transaction that
+-- was under way at that moment has ended; if one of them failed, a read looks again and a write says so. Transactions end in
 -- the order in which they were committed: the log is one.
 
 local clock = require('clock')
