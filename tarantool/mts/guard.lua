@@ -35,8 +35,8 @@ local function key(name, id)
     return name .. '\0' .. id
 end
 
--- Walks blocks in order as if they were stored, and lists the records that must not be: block, record (from 0), refusal.
--- What follows a refused record is judged as if that record were not there.
+-- Walks blocks in order as if they were stored, and lists the records that must not be: block and record (from 0), and
+-- the refusal. What follows a refused record is judged as if that record were not there.
 local function judge(blocks, now)
     local refused, lasts, seen, uploads = {}, {}, {}, {}
     for index, new in ipairs(blocks) do

@@ -4,8 +4,8 @@
 --   read:   work, without a yield ─────────────────────────────────────────▶ those before it ended ─▶ answer
 --
 -- memtx shows rows to other fibers before they are in the log. So whoever looked waits until every transaction that
--- was under way at that moment has ended; if one of them failed, a read looks again and a write says so. Transactions end in
--- the order in which they were committed: the log is one.
+-- was under way at that moment has ended; if one of them failed, a read looks again and a write says so. Transactions
+-- end in the order in which they were committed: the log is one.
 
 local clock = require('clock')
 local fiber = require('fiber')

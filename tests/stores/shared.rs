@@ -302,6 +302,21 @@ async fn a_frozen_server_costs_a_bounded_wait() {
 }
 
 #[tokio::test]
+async fn the_instance_that_takes_writes_is_found() {
+    let server = Tarantool::start(&[]);
+    let mut addresses = server.config().addresses;
+    // One that nobody listens on, and one that accepts and says nothing.
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    addresses.splice(0..0, [closed.to_string(), silent.local_addr().unwrap().to_string()]);
+    let store = connect(Config { addresses, ..server.config() }).await;
+    assert_eq!(publish(&store, "a", 9).await.unwrap(), 1);
+    let nobody = Config { addresses: vec![closed.to_string()], timeout: Duration::from_millis(200), ..server.config() };
+    let error = TarantoolMetadata::connect(nobody).await.err().unwrap();
+    assert!(error.to_string().contains(&closed.to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn the_user_may_call_and_nothing_else() {
     let server = Tarantool::start(&[]);
     let config = server.config();
