@@ -37,7 +37,8 @@ impl Tarantool {
         Config {
             addresses: vec![self.address.clone()],
             password: PASSWORD.into(),
-            // Nobody dies of a pause of the machine.
+            // Nobody gives up or dies because the machine stands still for a while.
+            timeout: Duration::from_secs(30),
             liveness: Duration::from_secs(60),
             ..Config::default()
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use minitoolstream::{
     Result,
     block::{Placement, batch, letter},
-    consumer::{Patch, Settings, Start, Step, Stepped},
+    consumer::{Patch, Session, Settings, Start, Step, Stepped},
     store::{
         Committed, ConsumerChange, Group, MetadataStore, Move, NewConsumer, Stores, embedded, reader,
         tarantool::TarantoolMetadata,
@@ -30,6 +30,12 @@ pub(crate) trait Home: Sized {
 
     /// The stores as they are now.
     fn stores(&self) -> &Stores;
+
+    /// The stores of the broker that has a worker.
+    fn of(&self, session: Session) -> &Stores {
+        let _ = session;
+        self.stores()
+    }
 
     /// Ends the broker that has the stores, and begins another.
     async fn crash(&mut self);
@@ -59,10 +65,11 @@ impl Home for InDir {
     }
 }
 
-/// Metadata in Tarantool, one server for all sequences of a test. There is no payload but what is in the rows.
+/// Metadata in Tarantool, one server for all sequences of a test, and two brokers that share the workers. There is no
+/// payload but what is in the rows.
 pub(crate) struct InTarantool {
-    metadata: TarantoolMetadata,
-    stores: Stores,
+    brokers: [TarantoolMetadata; 2],
+    stores: [Stores; 2],
     files: InDir,
 }
 
@@ -73,10 +80,13 @@ fn server() -> &'static Tarantool {
 }
 
 impl InTarantool {
-    async fn connect(files: &InDir) -> (TarantoolMetadata, Stores) {
-        let metadata = TarantoolMetadata::connect(server().config()).await.unwrap();
-        let stores = Stores { metadata: Arc::new(metadata.clone()), payload: files.stores().payload.clone() };
-        (metadata, stores)
+    async fn connect(files: &InDir) -> ([TarantoolMetadata; 2], [Stores; 2]) {
+        let connect = || async { TarantoolMetadata::connect(server().config()).await.unwrap() };
+        let brokers = [connect().await, connect().await];
+        let stores = brokers
+            .clone()
+            .map(|broker| Stores { metadata: Arc::new(broker), payload: files.stores().payload.clone() });
+        (brokers, stores)
     }
 }
 
@@ -84,18 +94,24 @@ impl Home for InTarantool {
     async fn start() -> Self {
         server().reset().await;
         let files = InDir::start().await;
-        let (metadata, stores) = Self::connect(&files).await;
-        Self { metadata, stores, files }
+        let (brokers, stores) = Self::connect(&files).await;
+        Self { brokers, stores, files }
     }
 
     fn stores(&self) -> &Stores {
-        &self.stores
+        &self.stores[0]
     }
 
-    /// The others learn of the end at once: the wait for the silence is a test of its own.
+    fn of(&self, session: Session) -> &Stores {
+        &self.stores[usize::try_from(session.0 % 2).unwrap()]
+    }
+
+    /// Both end. The others learn of it at once: the wait for the silence is a test of its own.
     async fn crash(&mut self) {
-        self.metadata.leave().await.unwrap();
-        (self.metadata, self.stores) = Self::connect(&self.files).await;
+        for broker in &self.brokers {
+            broker.leave().await.unwrap();
+        }
+        (self.brokers, self.stores) = Self::connect(&self.files).await;
     }
 }
 
@@ -118,7 +134,11 @@ impl<H: Home> Stored<H> {
     }
 
     fn commit(&self, group: Group) -> Result<(Vec<u64>, Vec<Result<Stepped>>)> {
-        match self.runtime.block_on(self.metadata().commit(group))? {
+        self.commit_at(self.stores(), group)
+    }
+
+    fn commit_at(&self, stores: &Stores, group: Group) -> Result<(Vec<u64>, Vec<Result<Stepped>>)> {
+        match self.runtime.block_on(stores.metadata.commit(group))? {
             Committed::Stored { firsts, steps, .. } => Ok((firsts, steps)),
             Committed::Refused(refused) => panic!("refused: {refused:?}"),
         }
@@ -201,8 +221,9 @@ impl<H: Home> Backend for Stored<H> {
     }
 
     fn step(&mut self, step: Step) -> Result<Stepped> {
-        let now = step.now;
-        let (_, mut steps) = self.commit(Group { steps: vec![Arc::new(step)], now, ..Group::default() })?;
+        let (now, session) = (step.now, step.session);
+        let (_, mut steps) =
+            self.commit_at(self.home.of(session), Group { steps: vec![Arc::new(step)], now, ..Group::default() })?;
         steps.remove(0)
     }
 

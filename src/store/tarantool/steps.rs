@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
+
 use super::{
     TarantoolMetadata,
     changes::{Applied, Change, CommitAnswer, RefusedRow, read_raised},
@@ -26,6 +28,8 @@ use crate::{
 
 /// Transactions that one step is tried in, when other brokers work on the same consumer.
 const ATTEMPTS_MAX: u32 = 20;
+/// Consumers of a group that are computed at the same time: each waits for its reads.
+const CONSUMERS_AT_ONCE: usize = 16;
 /// Longest pause before the next attempt.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -141,8 +145,16 @@ impl TarantoolMetadata {
         results: &mut [Option<Result<Stepped>>],
     ) -> BTreeMap<ConsumerName, Change> {
         let mut changes = BTreeMap::new();
-        for (name, mut part) in std::mem::take(parts) {
-            match self.take(&name, &mut part).await {
+        let taking = std::mem::take(parts).into_iter().map(|(name, mut part)| {
+            let store = self.clone();
+            async move {
+                let change = store.take(&name, &mut part).await;
+                (name, part, change)
+            }
+        });
+        let taken: Vec<_> = stream::iter(taking).buffer_unordered(CONSUMERS_AT_ONCE).collect().await;
+        for (name, part, change) in taken {
+            match change {
                 Ok(change) => {
                     changes.insert(name.clone(), change);
                     parts.insert(name, part);
