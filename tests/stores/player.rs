@@ -12,7 +12,7 @@ use minitoolstream::{
 use crate::{
     backend::Backend,
     operations::{DURABLES, SUBJECTS},
-    plays::{Answer, CONSUMERS, Change, Message, PATTERNS, Play, UPLOADS},
+    plays::{Answer, CONSUMERS, Change, Message, PATTERNS, Play, UPLOADS, Work},
     rig::{Rig, WINDOW},
     words::{self, Parcel, With, draft, durable, filter, subject},
     workers::{consumer, on},
@@ -118,7 +118,7 @@ impl<B: Backend> Player<B> {
         &mut self,
         parcels: &[(words::Home, Vec<Message>)],
         acks: &[(usize, usize, u64)],
-        work: Option<&(usize, u64, Vec<(usize, Answer)>, usize, bool)>,
+        work: Option<&Work>,
     ) -> String {
         let now = self.rig.now;
         let parcels: Vec<_> = parcels.iter().map(|(home, messages)| self.parcel(*home, messages)).collect();
@@ -158,7 +158,7 @@ impl<B: Backend> Player<B> {
         Parcel { home, drafts: drafts.take(most).collect() }
     }
 
-    fn step(&self, (of, session, answers, messages, close): &(usize, u64, Vec<(usize, Answer)>, usize, bool)) -> Step {
+    fn step(&self, (of, session, answers, messages, close): &Work) -> Step {
         let now = self.rig.now;
         let settle = |(which, answer): &(usize, Answer)| {
             let (_, _, at, attempt) = *self.given.get(which % self.given.len().max(1))?;

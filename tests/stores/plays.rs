@@ -42,7 +42,7 @@ pub(crate) enum Change {
 }
 
 /// A step: consumer, session, answers to any delivery so far, messages, and whether the worker leaves.
-type Work = (usize, u64, Vec<(usize, Answer)>, usize, bool);
+pub(crate) type Work = (usize, u64, Vec<(usize, Answer)>, usize, bool);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Play {
