@@ -8,6 +8,9 @@ use crate::{Backoff, Client, Error, Result};
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// Largest HTTP/2 frame taken: each costs as much, whatever its size.
+const FRAME_MAX: u32 = 256 << 10;
+
 /// How to reach a broker.
 #[derive(Clone, Debug)]
 pub struct Connect {
@@ -88,6 +91,7 @@ impl Connect {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME_MAX)
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20)))
     }

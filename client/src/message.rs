@@ -18,6 +18,13 @@ impl NewMessage {
         Self { request: proto::PublishRequest { subject: subject.into(), data: data.into(), ..Default::default() } }
     }
 
+    /// Sets the data.
+    #[must_use]
+    pub fn data(mut self, data: impl Into<Bytes>) -> Self {
+        self.request.data = data.into();
+        self
+    }
+
     /// Adds a header. Names that begin with `Mts-` belong to the broker.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {

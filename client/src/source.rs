@@ -15,9 +15,11 @@ const FRAME_BYTES: usize = 256 << 10;
 
 pub(crate) struct Source {
     kind: Kind,
-    /// What was read of it so far.
+    /// Bytes that were given so far.
     position: u64,
     size: Option<u64>,
+    /// Read, and not given yet: it must outlive a caller who stops waiting for the rest of the frame.
+    partial: BytesMut,
 }
 
 enum Kind {
@@ -29,11 +31,11 @@ enum Kind {
 impl Source {
     pub(crate) fn of_bytes(bytes: Bytes) -> Self {
         let size = Some(bytes.len() as u64);
-        Self { kind: Kind::Bytes(bytes), position: 0, size }
+        Self { kind: Kind::Bytes(bytes), position: 0, size, partial: BytesMut::new() }
     }
 
     pub(crate) fn of_reader(reader: impl AsyncRead + Send + 'static, size: Option<u64>) -> Self {
-        Self { kind: Kind::Reader(Box::pin(reader)), position: 0, size }
+        Self { kind: Kind::Reader(Box::pin(reader)), position: 0, size, partial: BytesMut::new() }
     }
 
     pub(crate) async fn of_file(path: PathBuf) -> Result<Self> {
@@ -50,7 +52,7 @@ impl Source {
                 path.display()
             )));
         }
-        Ok(Self { kind: Kind::File { file, path }, position: 0, size: Some(metadata.len()) })
+        Ok(Self { kind: Kind::File { file, path }, position: 0, size: Some(metadata.len()), partial: BytesMut::new() })
     }
 
     /// Bytes in all, if that is known.
@@ -90,11 +92,12 @@ impl Source {
                 )));
             }
         }
+        self.partial.clear();
         self.position = position;
         Ok(())
     }
 
-    /// The next bytes; `None` at the end, which is where the size says.
+    /// The next bytes; `None` at the end, which is where the size says. Nothing is lost if the caller stops waiting.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
         let left = self.size.map(|size| size - self.position);
         let want = left.map_or(FRAME_BYTES, |left| usize::try_from(left).unwrap_or(FRAME_BYTES).min(FRAME_BYTES));
@@ -104,11 +107,11 @@ impl Source {
                 bytes.slice(start..start + want)
             }
             Kind::File { file, path } => {
-                let read = fill(file, want).await;
+                let read = fill(file, want, &mut self.partial).await;
                 read.map_err(|error| Error::Other(format!("'{}' cannot be read: {error}", path.display())))?
             }
             Kind::Reader(reader) => {
-                let read = fill(reader, want).await;
+                let read = fill(reader, want, &mut self.partial).await;
                 read.map_err(|error| Error::Other(format!("the source of the upload cannot be read: {error}")))?
             }
         };
@@ -124,12 +127,16 @@ impl Source {
     }
 }
 
-/// As many bytes as there are, up to `want`.
-async fn fill(reader: &mut (impl AsyncRead + Unpin), want: usize) -> std::io::Result<Bytes> {
-    let mut frame = BytesMut::with_capacity(want);
-    let mut part = reader.take(want as u64);
-    while part.read_buf(&mut frame).await? > 0 {}
-    Ok(frame.freeze())
+/// As many bytes as there are, up to `want`, by way of `partial`.
+async fn fill(reader: &mut (impl AsyncRead + Unpin), want: usize, partial: &mut BytesMut) -> std::io::Result<Bytes> {
+    partial.reserve(want.saturating_sub(partial.len()));
+    while partial.len() < want {
+        let mut rest = reader.take((want - partial.len()) as u64);
+        if rest.read_buf(partial).await? == 0 {
+            break;
+        }
+    }
+    Ok(partial.split().freeze())
 }
 
 #[cfg(test)]
@@ -164,5 +171,19 @@ mod tests {
     async fn a_source_that_is_shorter_than_it_said_is_refused() {
         let mut reader = Source::of_reader(&b"short"[..], Some(6));
         assert!(reader.next().await.unwrap_err().to_string().contains("ended after 5 bytes instead of 6"));
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_stops_waiting_loses_nothing() {
+        use tokio::io::AsyncWriteExt;
+        let (mut pipe, outlet) = tokio::io::duplex(100);
+        let mut source = Source::of_reader(outlet, None);
+        pipe.write_all(b"one ").await.unwrap();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(1), source.next()).await;
+        assert!(waited.is_err(), "the frame is not full");
+        source.seek(0).await.unwrap();
+        pipe.write_all(b"two").await.unwrap();
+        drop(pipe);
+        assert_eq!(rest(&mut source).await, b"one two");
     }
 }

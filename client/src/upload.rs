@@ -159,8 +159,8 @@ impl Upload {
     }
 
     /// Uploads what a reader gives until its end, as from a pipe. What was read cannot be read again: when the connection
-    /// breaks, the upload goes on only if nothing of it was lost. Bytes that an earlier upload of the same id left are not
-    /// used.
+    /// breaks, the upload goes on only if nothing of it was lost. Of an earlier upload of the same id nothing may be left:
+    /// [`Client::abort_upload`] removes it.
     ///
     /// # Errors
     /// As [`from_file`](Self::from_file), and [`Error::Other`] if it cannot go on after an interruption.

@@ -37,6 +37,10 @@ pub(crate) struct Uploading {
     observer: Observer,
     /// Bytes that the broker said to have on stable storage.
     durable: u64,
+    /// The most that they were: less is no progress.
+    furthest: u64,
+    /// It was found to be something else, and looked at once more, since it made progress.
+    has_looked_again: bool,
 }
 
 /// Why an attempt ended without a message.
@@ -56,13 +60,12 @@ impl From<Status> for Stop {
 impl Uploading {
     pub(crate) fn new(client: Client, header: UploadHeader, source: Source, attempts: u32, observer: Observer) -> Self {
         let attempts = Attempts::new(client.connect.backoff, attempts);
-        Self { client, header, source, attempts, observer, durable: 0 }
+        Self { client, header, source, attempts, observer, durable: 0, furthest: 0, has_looked_again: false }
     }
 
     /// Uploads until it is published; what is durable of it is asked for first if `is_known`.
     pub(crate) async fn run(mut self, is_known: bool) -> Result<Uploaded> {
         let mut asks = is_known && self.source.can_seek();
-        let mut may_begin_anew = self.source.can_seek();
         loop {
             let status = match self.attempt(asks).await {
                 Ok(response) => {
@@ -74,9 +77,10 @@ impl Uploading {
                 Err(Stop::Status(status)) => *status,
             };
             asks = true;
-            // The upload expired, or somebody aborted it or took it over: what it is now decides.
-            let has_vanished = matches!(status.code(), Code::FailedPrecondition | Code::NotFound);
-            if has_vanished && std::mem::take(&mut may_begin_anew) {
+            // It is not what it was: it expired, was aborted or taken over, or what the stream before had sent was still
+            // being written. What it is now decides.
+            let is_other = matches!(status.code(), Code::FailedPrecondition | Code::NotFound);
+            if is_other && self.source.can_seek() && !std::mem::replace(&mut self.has_looked_again, true) {
                 continue;
             }
             let error = self.attempts.failed(status.into())?;
@@ -98,8 +102,10 @@ impl Uploading {
                 Err(status) if status.code() == Code::NotFound => {}
                 Err(status) => return Err(status.into()),
             }
-            if offset > self.durable {
+            if offset > self.furthest {
+                self.furthest = offset;
                 self.attempts.progressed();
+                self.has_looked_again = false;
             }
         }
         self.durable = offset;

@@ -134,7 +134,7 @@ impl Tally {
         let (state, mut rest) = bytes.split_at(state_len);
         let sha256 = Sha256::deserialize(&SerializedState::<Sha256>::try_from(state).ok()?).ok()?;
         let last = rest.get_u32_le();
-        let whole = if part_bytes == 0 { return None } else { len.saturating_sub(1) / part_bytes };
+        let whole = len.saturating_sub(1).checked_div(part_bytes)?;
         if rest.len() as u64 != 4 * whole {
             return None;
         }

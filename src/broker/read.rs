@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::Broker;
 use crate::{
@@ -105,7 +106,7 @@ impl Broker {
             return Err(Error::invalid("offset", problem));
         }
         let end = offset.saturating_add(length.unwrap_or(u64::MAX)).min(size);
-        Ok(DataRead { broker: self.clone(), message, at: offset, end, part: None })
+        Ok(DataRead { broker: self.clone(), message: Arc::new(message), at: offset, end, part: None, ahead: None })
     }
 }
 
@@ -120,22 +121,33 @@ fn only(page: Page, number: u64, is_it: impl Fn(&Stored) -> bool) -> Result<Opti
 /// A range of a message's data, being read.
 pub(crate) struct DataRead {
     broker: Broker,
-    message: Stored,
+    message: Arc<Stored>,
     at: u64,
     end: u64,
-    /// The part that is being given, with the offset of its first byte and the permit for its bytes.
-    part: Option<(u64, Bytes, Permit)>,
+    /// The part that is being given.
+    part: Option<Part>,
+    /// The one after it, which is read meanwhile.
+    ahead: Option<JoinHandle<Result<Part>>>,
+}
+
+/// A verified part, with a permit for its bytes.
+struct Part {
+    /// Where it begins in the data.
+    start: u64,
+    bytes: Bytes,
+    permit: Permit,
+}
+
+impl Part {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
 }
 
 impl DataRead {
     /// Whose data it is.
     pub(crate) fn message(&self) -> &Stored {
         &self.message
-    }
-
-    /// Bytes to come.
-    pub(crate) fn left(&self) -> u64 {
-        self.end - self.at
     }
 
     /// The next bytes, verified: at most 1 MiB, with a permit for them; `None` at the end.
@@ -146,12 +158,16 @@ impl DataRead {
         if self.at >= self.end {
             return Ok(None);
         }
-        let is_there = |(start, bytes, _): &(u64, Bytes, Permit)| self.at < start + bytes.len() as u64;
-        if !self.part.as_ref().is_some_and(is_there) {
+        if self.part.as_ref().is_none_or(|part| self.at >= part.end()) {
             self.part = None;
-            self.part = Some(self.read_part().await?);
+            let part = match self.ahead.take() {
+                Some(ahead) => ahead.await.map_err(|_| Error::outcome_unknown())??,
+                None => read_part(self.broker.clone(), self.message.clone(), self.at, None).await?,
+            };
+            self.read_ahead(part.end());
+            self.part = Some(part);
         }
-        let Some((start, bytes, permit)) = &self.part else { return Ok(None) };
+        let Some(Part { start, bytes, permit }) = &self.part else { return Ok(None) };
         let from = usize::try_from(self.at - start).unwrap_or(usize::MAX);
         let len = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(PIECE).min(bytes.len() - from);
         let piece = bytes.slice(from..from + len);
@@ -160,31 +176,46 @@ impl DataRead {
         Ok(Some((piece, permit.clone())))
     }
 
-    async fn read_part(&self) -> Result<(u64, Bytes, Permit)> {
-        let Some(object) = &self.message.object else {
-            let data = self.message.record.data.clone();
-            let permit = self.broker.admission.read(data.len()).await?;
-            return Ok((0, data, permit));
-        };
-        let part_bytes = object.part_bytes();
-        let index = self.at / part_bytes;
-        let len = part_bytes.min(object.size - index * part_bytes);
-        let permit = self.broker.admission.read(usize::try_from(len).unwrap_or(usize::MAX)).await?;
-        let index = usize::try_from(index).unwrap_or(usize::MAX);
-        match object.read_part(&self.broker.stores, index).await {
-            Ok(bytes) => Ok((index as u64 * part_bytes, bytes, permit)),
-            // What was removed cannot be read any more; that is no damage.
-            Err(Error::DataLoss(_)) if !self.is_still_stored().await? => Err(Error::NotFound(format!(
-                "message {} of '{}' expired or was purged while it was read; {} bytes of it were",
-                self.message.sequence, self.message.subject, self.at
-            ))),
-            Err(error) => Err(error),
+    /// Begins to read the part that begins at an offset, if there is room for it now: nobody waits for room with a part in
+    /// hand.
+    fn read_ahead(&mut self, at: u64) {
+        let Some(object) = self.message.object.as_ref().filter(|_| at < self.end) else { return };
+        let len = object.part_bytes().min(object.size - at);
+        if let Some(permit) = self.broker.admission.try_read(usize::try_from(len).unwrap_or(usize::MAX)) {
+            self.ahead = Some(tokio::spawn(read_part(self.broker.clone(), self.message.clone(), at, Some(permit))));
         }
     }
+}
 
-    async fn is_still_stored(&self) -> Result<bool> {
-        let Stored { subject, sequence, .. } = &self.message;
-        let scan = self.broker.stores.metadata.blocks(subject, *sequence, 1, 0).await?;
-        Ok(scan.blocks.first().is_some_and(|block| block.first <= *sequence))
+/// Reads the part of a message's data that holds an offset, under a permit or after waiting for one.
+async fn read_part(broker: Broker, message: Arc<Stored>, at: u64, permit: Option<Permit>) -> Result<Part> {
+    let (start, len) = match &message.object {
+        Some(object) => {
+            let start = at - at % object.part_bytes();
+            (start, object.part_bytes().min(object.size - start))
+        }
+        None => (0, message.record.data.len() as u64),
+    };
+    let permit = match permit {
+        Some(permit) => permit,
+        None => broker.admission.read(usize::try_from(len).unwrap_or(usize::MAX)).await?,
+    };
+    let Some(object) = &message.object else {
+        return Ok(Part { start, bytes: message.record.data.clone(), permit });
+    };
+    let index = usize::try_from(start / object.part_bytes()).unwrap_or(usize::MAX);
+    match object.read_part(&broker.stores, index).await {
+        Ok(bytes) => Ok(Part { start, bytes, permit }),
+        // What was removed cannot be read any more; that is no damage.
+        Err(Error::DataLoss(_)) if !is_still_stored(&broker, &message).await? => Err(Error::NotFound(format!(
+            "message {} of '{}' expired or was purged while it was read; {at} bytes of it were",
+            message.sequence, message.subject
+        ))),
+        Err(error) => Err(error),
     }
+}
+
+async fn is_still_stored(broker: &Broker, Stored { subject, sequence, .. }: &Stored) -> Result<bool> {
+    let scan = broker.stores.metadata.blocks(subject, *sequence, 1, 0).await?;
+    Ok(scan.blocks.first().is_some_and(|block| block.first <= *sequence))
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::{
     Session,
+    bars::Bars,
     output::{self, Format},
 };
 
@@ -31,7 +32,7 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) async fn run(self, session: Session) -> anyhow::Result<ExitCode> {
-        let progress = output::progress(None, "blocks", session.format);
+        let progress = Bars::new(session.format).counts(None, "blocks");
         let summary = match &self.data_dir {
             Some(dir) => offline(dir, &progress, session.format).await?,
             None => online(&session, &progress).await?,

@@ -73,12 +73,12 @@ impl Consume {
         let limit = self.limit.unwrap_or(u32::MAX);
         match self.exec.take() {
             Some(command) => {
-                let exec = Arc::new(Exec::new(client, self.consumer, command, session.format));
+                let exec = Arc::new(Exec::new(self.consumer, command, session.format));
                 work(deliveries, exec, limit, self.concurrency, &mut signals).await
             }
             None => {
                 // A consumer may take from many subjects.
-                let sink = Sink::new(&client, self.sink, session.format, ">");
+                let sink = Sink::new(self.sink, session.format, ">");
                 print(deliveries, &sink, limit, &mut signals).await
             }
         }
@@ -124,14 +124,28 @@ async fn print(mut deliveries: Deliveries, sink: &Sink, limit: u32, signals: &mu
             _ = signals.next() => break Ok(()),
         };
         match delivery {
-            Some(Ok(delivery)) => match print_one(sink, &delivery, printed == 0).await {
-                Ok(()) => delivery.ack_nowait(),
-                Err(error) => {
-                    // It was not seen: this was no attempt.
-                    drop(delivery.release());
-                    break Err(error);
+            Some(Ok(delivery)) => {
+                let ended = tokio::select! {
+                    ended = print_one(sink, &delivery, printed == 0) => ended,
+                    // What is written of a large message goes on with the next worker that writes to the same place.
+                    _ = signals.next() => {
+                        drop(delivery.release());
+                        break Ok(());
+                    }
+                };
+                match ended {
+                    Ok(()) => delivery.ack_nowait(),
+                    Err(error) if matches!(error.downcast_ref(), Some(Error::LeaseLost(_))) => {
+                        eprintln!("message {} was not written: {error}", delivery.message.sequence);
+                        continue;
+                    }
+                    Err(error) => {
+                        // It was not seen: this was no attempt.
+                        drop(delivery.release());
+                        break Err(error);
+                    }
                 }
-            },
+            }
             Some(Err(error)) => break Err(error.into()),
             None => break Ok(()),
         }
@@ -145,7 +159,7 @@ async fn print(mut deliveries: Deliveries, sink: &Sink, limit: u32, signals: &mu
 
 async fn print_one(sink: &Sink, delivery: &Delivery, first: bool) -> anyhow::Result<()> {
     sink.head(&delivery.message, Some(delivery.attempt), first)?;
-    sink.write(&delivery.message).await
+    sink.write(&delivery.message, delivery.reader()).await
 }
 
 async fn work(

@@ -9,7 +9,6 @@ use serde_json::json;
 use super::{
     Session,
     output::{self, Format, printable},
-    sink,
 };
 
 /// Messages read at a time.
@@ -144,9 +143,9 @@ async fn show(client: &Client, place: &Place, sequence: u64, raw: bool, format: 
         bail!("{subject} has no message {sequence} (any more): see 'minitoolstream dlq list {}'", place.consumer);
     };
     if raw {
-        let mut data = sink::data(client, &letter).await?;
-        while let Some(piece) = data.next().await {
-            std::io::stdout().lock().write_all(&piece?).context("standard output cannot be written")?;
+        let mut reader = client.open(&letter).await?;
+        while let Some(piece) = reader.piece().await? {
+            std::io::stdout().lock().write_all(&piece).context("standard output cannot be written")?;
         }
         return Ok(ExitCode::SUCCESS);
     }

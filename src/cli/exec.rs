@@ -1,8 +1,7 @@
 use std::{collections::BTreeMap, io::ErrorKind, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::StreamExt;
-use minitoolstream_client::{Client, Delivery, Error, Message};
+use minitoolstream_client::{Delivery, Error};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use tokio::{
@@ -11,10 +10,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    output::{self, Format, printable},
-    sink,
-};
+use super::output::{self, Format, printable};
 
 /// A command that exits with this says that a message can never be done.
 const NEVER: i32 = 100;
@@ -24,7 +20,6 @@ const CONFIRMING_MAX: Duration = Duration::from_secs(30);
 
 /// Runs a command for each message of a consumer.
 pub(super) struct Exec {
-    client: Client,
     consumer: String,
     command: String,
     format: Format,
@@ -34,8 +29,8 @@ pub(super) struct Exec {
 struct Group(Option<Pid>);
 
 impl Exec {
-    pub(super) fn new(client: Client, consumer: String, command: String, format: Format) -> Self {
-        Self { client, consumer, command, format }
+    pub(super) fn new(consumer: String, command: String, format: Format) -> Self {
+        Self { consumer, command, format }
     }
 
     /// Runs the command and answers accordingly.
@@ -63,7 +58,7 @@ impl Exec {
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let mut stdin = child.stdin.take();
         let fed = tokio::select! {
-            fed = self.feed(&delivery.message, &mut stdin) => Some(fed),
+            fed = feed(&delivery, &mut stdin) => Some(fed),
             // It did not want all of it.
             _ = child.wait() => None,
         };
@@ -77,17 +72,6 @@ impl Exec {
         let status = child.wait().await.context("the command cannot be waited for")?;
         group.0 = None;
         self.answer(delivery, status.code(), fault).await;
-        Ok(())
-    }
-
-    /// Writes the data of a message to a command, which may stop reading at any time.
-    async fn feed(&self, message: &Message, stdin: &mut Option<ChildStdin>) -> Result<(), Error> {
-        let mut data = sink::data(&self.client, message).await?;
-        while let (Some(piece), Some(stdin)) = (data.next().await, stdin.as_mut()) {
-            if stdin.write_all(&piece?).await.is_err() {
-                break;
-            }
-        }
         Ok(())
     }
 
@@ -140,6 +124,17 @@ impl Exec {
         // An environment has no place for such a character.
         all.map(|(name, value)| (name, value.replace('\0', ""))).collect()
     }
+}
+
+/// Writes the data of a message to a command, which may stop reading at any time.
+async fn feed(delivery: &Delivery, stdin: &mut Option<ChildStdin>) -> Result<(), Error> {
+    let mut reader = delivery.reader().await?;
+    while let (Some(piece), Some(stdin)) = (reader.piece().await?, stdin.as_mut()) {
+        if stdin.write_all(&piece).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The name that a header has in the environment.

@@ -6,7 +6,9 @@ use futures_util::StreamExt;
 use minitoolstream_client::{Client, Fetch as Request, Message, Messages};
 
 use super::{
-    Session, moment, output,
+    Session,
+    interruption::or_interrupted,
+    moment,
     sink::{Sink, SinkArgs, has_wildcards},
 };
 
@@ -15,7 +17,7 @@ const PAGE: u32 = 500;
 
 /// Reads messages: after a consumer's position, or from a place on.
 ///
-/// Reading moves no position unless --ack is given.
+/// Reading moves no position unless --ack is given. With --to, large messages go on where an interrupted run stopped.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -56,6 +58,11 @@ pub(super) struct Fetch {
 
 impl Fetch {
     pub(super) async fn run(mut self, session: Session) -> anyhow::Result<ExitCode> {
+        let sink = Sink::new(std::mem::take(&mut self.sink), session.format, &self.subject);
+        or_interrupted(&sink.hint, self.fetch(&session, &sink)).await
+    }
+
+    async fn fetch(&self, session: &Session, sink: &Sink) -> anyhow::Result<ExitCode> {
         if self.from.is_some() && has_wildcards(&self.subject) {
             bail!("--from counts the messages of one subject: use --from-stream with '{}'", self.subject);
         }
@@ -67,9 +74,7 @@ impl Fetch {
             );
         }
         let client = session.connect().await?;
-        let args = std::mem::take(&mut self.sink);
-        let sink = Sink::new(&client, args, session.format, &self.subject);
-        let progress = output::progress(None, "messages", session.format);
+        let progress = sink.bars.counts(None, "messages");
         let mut left = if self.all { u32::MAX } else { self.limit };
         let mut last: Option<Message> = None;
         while left > 0 {
@@ -83,19 +88,19 @@ impl Fetch {
             while let Some(message) = messages.next().await {
                 let message = message?;
                 progress.suspend(|| sink.head(&message, None, last.is_none()))?;
-                sink.write(&message).await?;
+                sink.write(&message, client.open(&message)).await?;
                 count += 1;
                 progress.inc(1);
                 if self.ack {
                     read.insert(message.subject.clone(), message.sequence);
                 }
+                // What took long to read is not to be read again.
+                if message.data.is_none() {
+                    self.ack_all(&client, std::mem::take(&mut read)).await?;
+                }
                 last = Some(message);
             }
-            if let (true, Some(durable)) = (self.ack, &self.durable) {
-                for (subject, sequence) in read {
-                    client.ack(durable, &subject, sequence).await?;
-                }
-            }
+            self.ack_all(&client, read).await?;
             if count == 0 || self.last || one_page {
                 break;
             }
@@ -103,6 +108,16 @@ impl Fetch {
         }
         progress.finish_and_clear();
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Acknowledges up to these sequences of subjects, if that was asked for.
+    async fn ack_all(&self, client: &Client, read: BTreeMap<String, u64>) -> anyhow::Result<()> {
+        if let (true, Some(durable)) = (self.ack, &self.durable) {
+            for (subject, sequence) in read {
+                client.ack(durable, &subject, sequence).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The messages after the last one, up to `step`.

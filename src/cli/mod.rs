@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place where errors are gathered into reports for people.
 
 mod ack;
+mod bars;
 mod bench;
 mod check;
 mod config;
@@ -9,6 +10,7 @@ mod consumer;
 mod dlq;
 mod exec;
 mod fetch;
+mod interruption;
 mod lag;
 mod moment;
 mod output;
@@ -20,8 +22,9 @@ mod sink;
 mod subjects;
 mod subscribe;
 mod tail;
+mod upload;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use minitoolstream_client::{Client, Connect};
@@ -68,6 +71,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Subjects(subjects::Subjects),
     Purge(purge::Purge),
+    Upload(upload::Upload),
     Check(check::Check),
     Bench(bench::Bench),
     Config(config::Config),
@@ -112,6 +116,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Dlq(dlq) => in_runtime(dlq.run(session)),
         Command::Subjects(subjects) => in_runtime(subjects.run(session)),
         Command::Purge(purge) => in_runtime(purge.run(session)),
+        Command::Upload(upload) => in_runtime(upload.run(session)),
         Command::Check(check) => in_runtime(check.run(session)),
         Command::Bench(bench) => in_runtime(bench.run(session)),
     };
@@ -125,5 +130,9 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn in_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A command that was interrupted while it read standard input does not wait for it.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
 }

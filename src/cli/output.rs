@@ -1,12 +1,11 @@
 use std::{
-    io::{self, IsTerminal, Write},
-    time::{Duration, SystemTime},
+    io::{self, Write},
+    time::SystemTime,
 };
 
 use anyhow::Context;
 use base64::Engine;
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 use minitoolstream_client::Message;
 use serde_json::{Value, json};
 
@@ -61,25 +60,14 @@ pub(super) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
+/// Hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A moment, to the millisecond.
 pub(super) fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
-}
-
-/// A progress bar on a terminal, and nothing elsewhere.
-pub(super) fn progress(total: Option<u64>, unit: &str, format: Format) -> ProgressBar {
-    if format == Format::Json || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
-    let template = match total {
-        Some(_) => {
-            format!("{{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec}}  {{eta}} left")
-        }
-        None => format!("{{spinner}} {{human_pos}} {unit}  {{per_sec}}"),
-    };
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar.with_style(ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// A message as JSON: text where it is UTF-8, base64 where it is not, neither where it was too large to be sent along.

@@ -1,15 +1,21 @@
 use std::{
-    io::Write,
+    io::{Read, Write},
     path::{Component, Path, PathBuf},
-    pin::Pin,
 };
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
-use minitoolstream_client::{Client, Error, Message};
+use indicatif::ProgressBar;
+use minitoolstream_client::{Message, Open};
+use sha2::{Digest, Sha256};
 
-use super::output::{self, Format, printable};
+use super::{
+    bars::Bars,
+    interruption::Hint,
+    output::{self, Format, hex, printable},
+};
+
+/// Bytes of a file that are hashed at a time.
+const STEP_BYTES: usize = 256 << 10;
 
 /// Where messages go.
 #[derive(Default, clap::Args)]
@@ -25,15 +31,18 @@ pub(super) struct SinkArgs {
 
 /// Where messages of a subject go, or of all that match a pattern.
 pub(super) struct Sink {
-    client: Client,
     args: SinkArgs,
     format: Format,
     has_wildcards: bool,
+    pub(super) bars: Bars,
+    /// How to go on with what is being written.
+    pub(super) hint: Hint,
 }
 
 impl Sink {
-    pub(super) fn new(client: &Client, args: SinkArgs, format: Format, subject: &str) -> Self {
-        Self { client: client.clone(), args, format, has_wildcards: has_wildcards(subject) }
+    pub(super) fn new(args: SinkArgs, format: Format, subject: &str) -> Self {
+        let (has_wildcards, bars) = (has_wildcards(subject), Bars::new(format));
+        Self { args, format, has_wildcards, bars, hint: Hint::default() }
     }
 
     /// Prints what there is to say of a message, besides its data. A consumer counts its attempts.
@@ -67,35 +76,53 @@ impl Sink {
         output::print_line(format!("{:>10}  {subject}{time:<24}  {size:>10}  {shown}", message.sequence).trim_end())
     }
 
-    pub(super) async fn write(&self, message: &Message) -> anyhow::Result<()> {
+    /// Writes the data of a message, which is opened with it. What an interruption leaves of a large one goes on when it is
+    /// written again.
+    pub(super) async fn write(&self, message: &Message, open: Open) -> anyhow::Result<()> {
         if let Some(dir) = &self.args.to {
             let path = dir.join(self.file_name(message)?);
-            return self.write_file(message, &path).await;
+            return self.write_file(message, open, &path).await;
         }
         if self.args.raw {
-            let mut data = data(&self.client, message).await?;
-            while let Some(piece) = data.next().await {
-                std::io::stdout().lock().write_all(&piece?).context("standard output cannot be written")?;
+            let bar = self.bar(message);
+            let mut reader = open.await?;
+            while let Some(piece) = reader.piece().await? {
+                std::io::stdout().lock().write_all(&piece).context("standard output cannot be written")?;
+                bar.inc(piece.len() as u64);
             }
         }
         Ok(())
     }
 
     /// Writes beside the place and renames, so that a file is whole or not there.
-    async fn write_file(&self, message: &Message, path: &Path) -> anyhow::Result<()> {
-        let context = || format!("'{}' cannot be written", path.display());
+    async fn write_file(&self, message: &Message, open: Open, path: &Path) -> anyhow::Result<()> {
         if let Some(dir) = path.parent() {
-            tokio::fs::create_dir_all(dir).await.with_context(context)?;
+            let made = tokio::fs::create_dir_all(dir).await;
+            made.with_context(|| format!("'{}' cannot be written", path.display()))?;
         }
-        // A name of its own: with something appended, a long name could be too long for the file system.
-        let beside = path.with_file_name(format!(".{}.part", message.sequence));
-        let mut file = tokio::fs::File::create(&beside).await.with_context(context)?;
-        let mut data = data(&self.client, message).await?;
-        while let Some(piece) = data.next().await {
-            tokio::io::AsyncWriteExt::write_all(&mut file, &piece?).await.with_context(context)?;
+        if is_there(message, path).await {
+            return Ok(());
         }
-        file.sync_all().await.with_context(context)?;
-        tokio::fs::rename(&beside, path).await.with_context(context)
+        // A name of its own: with something appended, a long name could be too long for the file system. The digest
+        // keeps what is left of one message from being taken for another.
+        let digest = message.sha256().map_or_else(String::new, |digest| format!("-{}", hex(&digest[..8])));
+        let part = path.with_file_name(format!(".{}{digest}.part", message.sequence));
+        if message.data.is_none() {
+            self.hint.set(format!("run the same command again to go on with '{}'", path.display()));
+        }
+        let bar = self.bar(message);
+        let position = bar.clone();
+        let save = open.save(path).part_file(part);
+        let saved = save.on_progress(move |progress| position.set_position(progress.durable)).await;
+        self.hint.clear();
+        bar.finish_and_clear();
+        saved?;
+        Ok(())
+    }
+
+    /// Large messages take their time.
+    fn bar(&self, message: &Message) -> ProgressBar {
+        if message.data.is_some() { ProgressBar::hidden() } else { self.bars.bytes(Some(message.size())) }
     }
 
     /// Where a message is written below the directory: never outside it.
@@ -121,19 +148,27 @@ impl Sink {
     }
 }
 
-pub(super) type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
-
-/// The data of a message, wherever it is.
-pub(super) async fn data(client: &Client, message: &Message) -> Result<Pieces, Error> {
-    Ok(match &message.data {
-        Some(data) => Box::pin(futures_util::stream::iter([Ok(data.clone())])),
-        None => {
-            let reader = client.open(message).await?;
-            Box::pin(futures_util::stream::try_unfold(reader, async |mut reader| {
-                Ok(reader.piece().await?.map(|piece| (piece, reader)))
-            }))
+/// True if a large message is there already, as after an earlier run that was interrupted at the next one.
+async fn is_there(message: &Message, path: &Path) -> bool {
+    let (Some(digest), path, size) = (message.sha256(), path.to_owned(), message.size()) else {
+        return false;
+    };
+    let same = tokio::task::spawn_blocking(move || {
+        let metadata = path.metadata()?;
+        if !metadata.is_file() || metadata.len() != size {
+            return Ok(false);
         }
-    })
+        let mut found = Sha256::new();
+        let mut step = vec![0; STEP_BYTES];
+        let mut file = std::fs::File::open(path)?;
+        loop {
+            match file.read(&mut step)? {
+                0 => return Ok::<_, std::io::Error>(<[u8; 32]>::from(found.finalize()) == digest),
+                read => found.update(&step[..read]),
+            }
+        }
+    });
+    matches!(same.await, Ok(Ok(true)))
 }
 
 /// True if more than one subject may match.

@@ -47,7 +47,7 @@ impl Tail {
             None => request,
         };
         let mut messages = client.fetch(request).await?;
-        let sink = Sink::new(&client, self.sink, session.format, &self.subject);
+        let sink = Sink::new(self.sink, session.format, &self.subject);
         // Listened to in all rounds: a signal that comes while something is printed must not be lost.
         let mut signals = Signals::listen().context("signals cannot be received")?;
         loop {
@@ -56,7 +56,7 @@ impl Tail {
                     Some(message) => {
                         let message = message?;
                         sink.head(&message, None, false)?;
-                        sink.write(&message).await?;
+                        sink.write(&message, client.open(&message)).await?;
                     }
                     None => return Ok(ExitCode::SUCCESS),
                 },

@@ -19,6 +19,9 @@ use super::{
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
+/// Largest HTTP/2 frame taken: measured, large messages come in half as fast again as with the default of 16 KiB.
+const FRAME_MAX: u32 = 256 << 10;
+
 /// Room for the fields of a message besides its data, and of a frame beside its messages.
 const FRAMING: usize = 1 << 20;
 
@@ -58,6 +61,7 @@ pub async fn serve(
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(MapRequestLayer::new(move |request| watch.body(request)))

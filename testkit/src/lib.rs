@@ -1,4 +1,5 @@
-//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]).
+//! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]), and a network
+//! before them that breaks ([`Proxy`]).
 //!
 //! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
 //! the value.
@@ -11,11 +12,13 @@ mod disk;
 /// A plain HTTP client.
 pub mod http;
 mod process;
+mod proxy;
 mod tarantool;
 
 pub use broker::TestBroker;
 pub use disk::SmallDisk;
 pub use process::Process;
+pub use proxy::{Proxy, Towards};
 pub use tarantool::Tarantool;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.

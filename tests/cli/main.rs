@@ -21,3 +21,4 @@ mod schedule;
 mod serve;
 mod subjects;
 mod tree;
+mod upload;

@@ -80,7 +80,7 @@ fn lines_are_acknowledged_while_the_input_goes_on() {
 
 #[test]
 fn what_was_sent_before_a_refusal_is_told() {
-    let session = Session::start();
+    let session = Session::start_with(&[("LIMITS_UPLOAD_MAX", "8MiB")]);
     let large = "x".repeat((8 << 20) + 1);
     let ended = session.run_with_input("publish mixed --lines", format!("small\n{large}\n").as_bytes());
     assert_eq!(String::from_utf8(ended.output.clone()).unwrap(), "1\n");
@@ -91,7 +91,10 @@ fn what_was_sent_before_a_refusal_is_told() {
     session.write("good too", "good");
     let ended = session.run("publish files good large 'good too'");
     let stored = String::from_utf8(ended.output.clone()).unwrap();
-    assert_eq!(ended.refusal(), "error: 'large' was not published: data has 8388609 bytes: at most 8MiB are allowed\n");
+    assert_eq!(
+        ended.refusal(),
+        "error: 'large' was not published: data has 8388609 bytes or more: at most 8MiB are allowed\n"
+    );
     assert_eq!(stored.lines().next(), Some("1  good"));
     assert_eq!(session.json("subjects files")[0]["accepted"], stored.lines().count());
 

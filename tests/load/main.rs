@@ -7,5 +7,6 @@ mod order;
 mod recovery;
 mod redelivery;
 mod sizes;
+mod uploads;
 mod worker;
 mod workers;

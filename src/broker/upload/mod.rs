@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// What an upload came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Uploaded {
     /// 0 while the message waits for its time.
     pub(crate) sequence: u64,

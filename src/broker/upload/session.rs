@@ -80,6 +80,10 @@ impl Session {
             Some(UploadState::Done { sequence, size, sha256, .. }) => {
                 Ok(Begun::Done(Uploaded { sequence, size, sha256, duplicate: true }))
             }
+            Some(UploadState::Open { saved, .. }) if offset == 0 && saved.offset > 0 => {
+                broker.stores.metadata.abandon_upload(&session.id, None, broker.clock.now()).await?;
+                session.begin_anew().await
+            }
             Some(UploadState::Open { saved, .. }) => session.go_on(offset, saved.offset).await,
             None if offset > 0 => Err(Error::NotFound(format!(
                 "nothing of upload '{}' is stored: begin it anew, at offset 0",

@@ -1,10 +1,11 @@
 use std::{
     collections::HashMap,
+    num::NonZero,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard};
+use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,8 +17,19 @@ use crate::{
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// Who uploads what, in this process: one at a time, the last one wins.
-#[derive(Debug, Default)]
-pub struct Uploaders(Mutex<HashMap<UploadId, Arc<Seat>>>);
+#[derive(Debug)]
+pub struct Uploaders {
+    seats: Mutex<HashMap<UploadId, Arc<Seat>>>,
+    /// Pieces that may be hashed and written at a time: others of the broker want the processors and the disk, too.
+    pub(super) pieces: Semaphore,
+}
+
+impl Default for Uploaders {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self { seats: Mutex::default(), pieces: Semaphore::new((processors / 2).max(1)) }
+    }
+}
 
 #[derive(Debug)]
 struct Seat {
@@ -42,7 +54,7 @@ impl Uploaders {
     pub(crate) async fn enter(&self, id: &UploadId) -> Result<Turn> {
         let leave = CancellationToken::new();
         let seat = {
-            let mut seats = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
             // Seats that nobody has or waits for.
             seats.retain(|_, seat| Arc::strong_count(&seat.turn) > 1);
             let seat = seats.entry(id.clone()).or_insert_with(|| {
@@ -90,6 +102,6 @@ mod tests {
         assert!(!third.leave.is_cancelled());
         drop(third);
         assert!(uploaders.enter(&UploadId::parse("upload_id", "b").unwrap()).await.is_ok());
-        assert_eq!(uploaders.0.lock().unwrap().len(), 1, "left seats are cleared");
+        assert_eq!(uploaders.seats.lock().unwrap().len(), 1, "left seats are cleared");
     }
 }

@@ -1,9 +1,13 @@
-//! Bytes on their way into an object: hashed and written side by side, made durable stretch by stretch.
+//! Bytes on their way into an object. A task of its own hashes and writes piece by piece while the next ones come, and makes
+//! them durable stretch by stretch.
 
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::{
     admission::Permit,
@@ -17,29 +21,27 @@ use crate::{
 /// An upload is saved each time so many bytes were written.
 const SAVE_EVERY: u64 = 32 << 20;
 
+/// Pieces that wait to be written, besides the one that is.
+const PIECES_MAX: usize = 1;
+
 /// An object that is being written.
 pub(super) struct Writing {
-    broker: Broker,
-    id: UploadId,
-    epoch: u64,
-    object: u64,
+    orders: mpsc::Sender<Order>,
+    /// `None` once its end was seen.
+    task: Option<JoinHandle<Result<()>>>,
     /// Bytes handed over so far.
     len: u64,
-    /// Bytes in what was saved last, or is being saved.
-    saved: u64,
-    /// `None` while a piece is being written.
-    idle: Option<Idle>,
-    /// The piece that is being written.
-    busy: Option<JoinHandle<Result<Idle>>>,
-    /// The saving that is under way.
-    saving: Option<JoinHandle<Result<()>>>,
-    /// Tallies at the places where the object may turn out to be durable.
-    tallies: VecDeque<(u64, Bytes)>,
 }
 
-struct Idle {
-    writer: Box<dyn ObjectWriter>,
-    tally: Tally,
+/// What the task is to do, in order.
+enum Order {
+    Write(Vec<Bytes>, Vec<Permit>),
+    /// Save everything, and end; tell how much that is.
+    Interrupt(oneshot::Sender<u64>),
+    /// Tell what all bytes are.
+    Tally(oneshot::Sender<Uploaded>),
+    /// Make the object whole and durable, and end.
+    Finish,
 }
 
 impl Writing {
@@ -53,18 +55,19 @@ impl Writing {
         };
         let synced = Synced { offset: saved.offset, receipt: saved.receipt };
         let writer = broker.stores.payload.write_object(object, &synced).await?;
-        Ok(Self {
+        let worker = Worker {
             broker: broker.clone(),
             id: id.clone(),
             epoch,
             object,
-            len: saved.offset,
-            saved: saved.offset,
             tallies: VecDeque::from([(saved.offset, saved.tally)]),
-            idle: Some(Idle { writer, tally }),
-            busy: None,
+            saved: saved.offset,
+            writer,
+            tally,
             saving: None,
-        })
+        };
+        let (orders, waiting) = mpsc::channel(PIECES_MAX);
+        Ok(Self { orders, task: Some(tokio::spawn(worker.run(waiting))), len: saved.offset })
     }
 
     /// Bytes handed over so far.
@@ -72,65 +75,157 @@ impl Writing {
         self.len
     }
 
-    /// Writes a piece once the one before is written. Its permit is given back when it is.
+    /// Hands a piece over, once there is room for it. Its permits are given back when it is written.
     pub(super) async fn write(&mut self, data: Vec<Bytes>, permits: Vec<Permit>) -> Result<()> {
-        let mut idle = self.idle().await?;
-        self.mark(&mut idle).await?;
         self.len += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.busy = Some(tokio::spawn(async move {
-            let Idle { mut writer, mut tally } = idle;
-            let hashed = data.clone();
-            let hashing = tokio::task::spawn_blocking(move || {
-                hashed.iter().for_each(|piece| tally.update(piece));
-                tally
-            });
-            let (written, tally) = tokio::join!(writer.write(data), hashing);
-            written?;
-            drop(permits);
-            Ok(Idle { writer, tally: tally.map_err(|_| Error::outcome_unknown())? })
-        }));
-        Ok(())
+        self.order(Order::Write(data, permits)).await
     }
 
-    /// Waits for the piece that is being written.
-    async fn idle(&mut self) -> Result<Idle> {
-        if let Some(busy) = self.busy.take() {
-            self.idle = Some(busy.await.map_err(|_| Error::outcome_unknown())??);
+    /// Saves all that was written, for somebody to go on with it.
+    pub(super) async fn interrupt(&mut self) -> Result<u64> {
+        let (reply, at) = oneshot::channel();
+        self.order(Order::Interrupt(reply)).await?;
+        match at.await {
+            Ok(at) => Ok(at),
+            Err(_) => Err(self.failure().await),
         }
-        self.idle.take().ok_or_else(|| Error::unavailable(format!("writing upload '{}' failed before", self.id)))
+    }
+
+    /// Waits until all is written, and tells what it is.
+    pub(super) async fn tally(&mut self) -> Result<Uploaded> {
+        let (reply, tally) = oneshot::channel();
+        self.order(Order::Tally(reply)).await?;
+        match tally.await {
+            Ok(uploaded) => Ok(uploaded),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// Makes the object whole and durable.
+    pub(super) async fn finish(&mut self) -> Result<()> {
+        self.order(Order::Finish).await?;
+        match self.task.take() {
+            Some(task) => task.await.map_err(|_| Error::outcome_unknown())?,
+            None => Err(Error::outcome_unknown()),
+        }
+    }
+
+    /// Lets what is under way end, for at most so long: nobody may write when another one goes on.
+    pub(super) async fn stop(&mut self, patience: Duration) {
+        // Without orders the task ends.
+        self.orders = mpsc::channel(1).0;
+        if let Some(task) = self.task.take() {
+            let _ = tokio::time::timeout(patience, task).await;
+        }
+    }
+
+    async fn order(&mut self, order: Order) -> Result<()> {
+        match self.orders.send(order).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// Why the task ended.
+    async fn failure(&mut self) -> Error {
+        let ended = match self.task.take() {
+            Some(task) => task.await,
+            None => Ok(Ok(())),
+        };
+        match ended {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) | Err(_) => {
+                Error::unavailable("the upload was not written: continue it where it was saved last")
+            }
+        }
+    }
+}
+
+/// The task's side.
+struct Worker {
+    broker: Broker,
+    id: UploadId,
+    epoch: u64,
+    object: u64,
+    writer: Box<dyn ObjectWriter>,
+    tally: Tally,
+    /// Bytes in what was saved last, or is being saved.
+    saved: u64,
+    /// The saving that is under way.
+    saving: Option<JoinHandle<Result<()>>>,
+    /// Tallies at the places where the object may turn out to be durable.
+    tallies: VecDeque<(u64, Bytes)>,
+}
+
+impl Worker {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Write(data, permits) => {
+                    self.write(data).await?;
+                    drop(permits);
+                    self.mark().await?;
+                }
+                Order::Tally(reply) => {
+                    let (size, sha256, part_crcs) = (self.tally.len(), self.tally.sha256(), self.tally.part_crcs());
+                    let _ = reply.send(Uploaded { object: self.object, size, sha256, part_crcs });
+                }
+                Order::Interrupt(reply) => {
+                    self.remember();
+                    self.save().await?;
+                    self.saved_before().await?;
+                    let _ = reply.send(self.tally.len());
+                    return Ok(());
+                }
+                Order::Finish => {
+                    self.saved_before().await?;
+                    return self.writer.finish().await;
+                }
+            }
+        }
+        self.saved_before().await
+    }
+
+    async fn write(&mut self, data: Vec<Bytes>) -> Result<()> {
+        // Never closed.
+        let _turn = self.broker.uploads.pieces.acquire().await;
+        let (hashed, mut tally) = (data.clone(), std::mem::take(&mut self.tally));
+        let hashing = tokio::task::spawn_blocking(move || {
+            hashed.iter().for_each(|piece| tally.update(piece));
+            tally
+        });
+        let (written, tally) = tokio::join!(self.writer.write(data), hashing);
+        self.tally = tally.map_err(|_| Error::outcome_unknown())?;
+        written
     }
 
     /// Remembers the tally where it will be needed, and begins to save when enough was written.
-    async fn mark(&mut self, idle: &mut Idle) -> Result<()> {
-        let at = idle.tally.len();
-        let step = idle.writer.sync_step();
+    async fn mark(&mut self) -> Result<()> {
+        let (at, step) = (self.tally.len(), self.writer.sync_step());
         let is_due = at - self.saved >= SAVE_EVERY && at.is_multiple_of(step);
         if is_due || (step > 1 && at.is_multiple_of(step)) {
-            self.remember(at, &idle.tally);
+            self.remember();
         }
-        if is_due {
-            self.save(idle, at).await?;
-        }
-        Ok(())
+        if is_due { self.save().await } else { Ok(()) }
     }
 
-    fn remember(&mut self, at: u64, tally: &Tally) {
+    fn remember(&mut self) {
+        let at = self.tally.len();
         if self.tallies.back().is_none_or(|(last, _)| *last < at) {
-            self.tallies.push_back((at, tally.encode()));
+            self.tallies.push_back((at, self.tally.encode()));
         }
     }
 
     /// Begins to make durable what was written, and to say so in the row. One saving at a time.
-    async fn save(&mut self, idle: &mut Idle, at: u64) -> Result<()> {
+    async fn save(&mut self) -> Result<()> {
         self.saved_before().await?;
-        let syncing = idle.writer.sync();
-        let (broker, id, epoch) = (self.broker.clone(), self.id.clone(), self.epoch);
-        let tallies = self.tallies.clone();
-        // Those of places before the last one saved are not needed again; this one may be, should the next saving fail.
+        let syncing = self.writer.sync();
+        let (broker, id, epoch, tallies) = (self.broker.clone(), self.id.clone(), self.epoch, self.tallies.clone());
+        // Those of places before the last one saved are not needed again.
         while self.tallies.len() > 1 && self.tallies.front().is_some_and(|(offset, _)| *offset < self.saved) {
             self.tallies.pop_front();
         }
-        self.saved = at;
+        self.saved = self.tally.len();
         self.saving = Some(tokio::spawn(async move {
             let Synced { offset, receipt } = syncing.await?;
             let tally = tallies.into_iter().find(|(at, _)| *at == offset).map(|(_, tally)| tally);
@@ -147,41 +242,5 @@ impl Writing {
             Some(saving) => saving.await.map_err(|_| Error::outcome_unknown())?,
             None => Ok(()),
         }
-    }
-
-    /// Saves all that was written, for somebody to go on with it.
-    pub(super) async fn interrupt(&mut self) -> Result<u64> {
-        let mut idle = self.idle().await?;
-        let at = idle.tally.len();
-        self.remember(at, &idle.tally);
-        self.save(&mut idle, at).await?;
-        self.saved_before().await?;
-        Ok(at)
-    }
-
-    /// Waits until all is written, and tells what it is.
-    pub(super) async fn tally(&mut self) -> Result<Uploaded> {
-        let idle = self.idle().await?;
-        let (size, sha256, part_crcs) = (idle.tally.len(), idle.tally.sha256(), idle.tally.part_crcs());
-        self.idle = Some(idle);
-        Ok(Uploaded { object: self.object, size, sha256, part_crcs })
-    }
-
-    /// Makes the object whole and durable.
-    pub(super) async fn finish(&mut self) -> Result<()> {
-        let idle = self.idle().await?;
-        self.saved_before().await?;
-        idle.writer.finish().await
-    }
-
-    /// Lets what is under way end, for at most so long: nobody may write when another one goes on.
-    pub(super) async fn stop(&mut self, patience: Duration) {
-        let _ = tokio::time::timeout(patience, async {
-            if let Some(busy) = self.busy.take() {
-                let _ = busy.await;
-            }
-            let _ = self.saved_before().await;
-        })
-        .await;
     }
 }

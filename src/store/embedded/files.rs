@@ -1,7 +1,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -9,12 +9,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::FallocateFlags;
 
 use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
-    object_file::{ObjectFile, PART, bytes_below},
+    object_file::{ObjectFile, PART, bytes_below, open_direct},
     space::Space,
     sync_dir,
 };
@@ -26,6 +26,10 @@ use crate::{
 
 /// A segment takes no more once it holds this many bytes.
 const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Reads of so many bytes, parts of large objects, pass the page cache by: measured, filling it costs as much time as the
+/// disk takes.
+const DIRECT_MIN: usize = 1 << 20;
 
 /// Payload in files: segments are appended to, objects are written once.
 ///
@@ -128,20 +132,22 @@ impl PayloadStore for Files {
     async fn read(&self, key: PayloadKey, offset: u64, len: u64) -> Result<Bytes> {
         let path = self.path(key);
         blocking(move || {
+            let end = offset.saturating_add(len);
             let len = usize::try_from(len).map_err(|_| Error::DataLoss(format!("{key}: {len} bytes cannot be")))?;
-            let mut bytes = vec![0; len];
-            match File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, offset)) {
-                Ok(()) => Ok(bytes.into()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    Err(Error::DataLoss(format!("{key}: the file '{}' is missing", path.display())))
+            let read = match len >= DIRECT_MIN && offset.is_multiple_of(ALIGN as u64) {
+                true => read_direct(&path, offset, len),
+                false => File::open(&path).and_then(|file| {
+                    let mut bytes = vec![0; len];
+                    file.read_exact_at(&mut bytes, offset).map(|()| bytes.into())
+                }),
+            };
+            read.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => Error::DataLoss(format!("{key}: the file '{}' is missing", path.display())),
+                io::ErrorKind::UnexpectedEof => {
+                    Error::DataLoss(format!("{key}: the file '{}' ends before byte {end}", path.display()))
                 }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(Error::DataLoss(format!(
-                    "{key}: the file '{}' ends before byte {}",
-                    path.display(),
-                    offset + len as u64
-                ))),
-                Err(error) => Err(failed("read", &path, &error)),
-            }
+                _ => failed("read", &path, &error),
+            })
         })
         .await
     }
@@ -195,14 +201,7 @@ impl PayloadStore for Files {
 
 impl Segment {
     fn create(number: u64, path: &Path) -> io::Result<Self> {
-        let open = |flags: OFlags| {
-            let flags = i32::try_from(flags.bits()).unwrap_or(0);
-            OpenOptions::new().create_new(true).write(true).custom_flags(flags).open(path)
-        };
-        let file = match open(OFlags::DIRECT) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty())?,
-            other => other?,
-        };
+        let file = open_direct(OpenOptions::new().create_new(true).write(true), path)?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES) {
             // Without preallocation, writes extend the file: slower, as safe.
             Err(rustix::io::Errno::OPNOTSUPP) => {}
@@ -224,6 +223,24 @@ impl Segment {
         self.len = (offset + len as u64).next_multiple_of(ALIGN as u64);
         Ok(offset)
     }
+}
+
+/// Reads past the page cache, into memory that is used again.
+fn read_direct(path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
+    let file = open_direct(OpenOptions::new().read(true), path)?;
+    AlignedBuffer::take().read(len, |room| {
+        let mut at = 0;
+        while at < len {
+            at += match file.read_at(&mut room[at..], offset + at as u64)? {
+                // Only the end of the file is not on a boundary.
+                read if at + read < len && !read.is_multiple_of(ALIGN) || read == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                read => read,
+            };
+        }
+        Ok(at)
+    })
 }
 
 pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
