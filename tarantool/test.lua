@@ -3,6 +3,7 @@
 
 local ffi = require('ffi')
 local fiber = require('fiber')
+local fio = require('fio')
 
 local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
 dofile(here .. '/init.lua')
@@ -22,6 +23,11 @@ local parent = ffi.C.getppid()
 fiber.create(function()
     while ffi.C.getppid() == parent do
         fiber.sleep(0.5)
+    end
+    -- Who is killed cleans nothing up.
+    local dir = os.getenv('MTS_TEMPORARY')
+    if dir ~= nil then
+        fio.rmtree(dir)
     end
     os.exit(1)
 end)
