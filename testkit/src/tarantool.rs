@@ -87,6 +87,7 @@ fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> (Child, 
         .env("MTS_WAL_MODE", "write")
         .env("MTS_MEMORY", "134217728")
         .env("MTS_TEMPORARY", dir.path())
+        .env("MTS_PARENT", std::process::id().to_string())
         .envs(settings.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
