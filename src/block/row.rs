@@ -75,6 +75,74 @@ pub enum Placement {
     },
 }
 
+impl Placement {
+    /// Tag and fields, as in the row of a [`Block`].
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Inline(body) => {
+                out.put_u8(0);
+                out.put_slice(body);
+            }
+            Self::Slice { segment, offset, len } => {
+                out.put_u8(1);
+                out.put_u64_le(*segment);
+                out.put_u64_le(*offset);
+                out.put_u64_le(*len);
+            }
+            Self::Object { object, size, sha256, part_crcs, record } => {
+                out.put_u8(2);
+                out.put_u64_le(*object);
+                out.put_u64_le(*size);
+                out.put_slice(sha256);
+                out.put_u32_le(u32::try_from(part_crcs.len()).unwrap_or(u32::MAX));
+                for crc in part_crcs {
+                    out.put_u32_le(*crc);
+                }
+                out.put_slice(record);
+            }
+            Self::Shared { segment, offset, len, body_crc, index, record } => {
+                out.put_u8(3);
+                out.put_u64_le(*segment);
+                out.put_u64_le(*offset);
+                out.put_u64_le(*len);
+                out.put_u32_le(*body_crc);
+                out.put_u32_le(*index);
+                out.put_slice(record);
+            }
+        }
+    }
+
+    /// Reads tag and fields; `None` if they are not a placement known here.
+    pub fn decode(mut row: Bytes) -> Option<Self> {
+        Some(match row.try_get_u8().ok()? {
+            0 => Self::Inline(row),
+            1 if row.len() == 24 => {
+                Self::Slice { segment: row.get_u64_le(), offset: row.get_u64_le(), len: row.get_u64_le() }
+            }
+            2 if row.len() >= 52 => {
+                let (object, size) = (row.get_u64_le(), row.get_u64_le());
+                let mut sha256 = [0; 32];
+                row.copy_to_slice(&mut sha256);
+                let parts = usize::try_from(row.get_u32_le()).ok()?;
+                if row.len() / 4 < parts {
+                    return None;
+                }
+                let part_crcs = (0..parts).map(|_| row.get_u32_le()).collect();
+                Self::Object { object, size, sha256, part_crcs, record: row }
+            }
+            3 if row.len() >= 32 => Self::Shared {
+                segment: row.get_u64_le(),
+                offset: row.get_u64_le(),
+                len: row.get_u64_le(),
+                body_crc: row.get_u32_le(),
+                index: row.get_u32_le(),
+                record: row,
+            },
+            _ => return None,
+        })
+    }
+}
+
 /// A stored block: the value of a metadata row whose key is (subject, first sequence).
 ///
 /// ```text
@@ -154,38 +222,7 @@ impl Block {
         out.put_u64_le(self.expires.map_or(0, |at| at.0));
         out.put_u32_le(self.crc);
         out.put_u64_le(self.stream_first);
-        match &self.placement {
-            Placement::Inline(body) => {
-                out.put_u8(0);
-                out.put_slice(body);
-            }
-            Placement::Slice { segment, offset, len } => {
-                out.put_u8(1);
-                out.put_u64_le(*segment);
-                out.put_u64_le(*offset);
-                out.put_u64_le(*len);
-            }
-            Placement::Object { object, size, sha256, part_crcs, record } => {
-                out.put_u8(2);
-                out.put_u64_le(*object);
-                out.put_u64_le(*size);
-                out.put_slice(sha256);
-                out.put_u32_le(u32::try_from(part_crcs.len()).unwrap_or(u32::MAX));
-                for crc in part_crcs {
-                    out.put_u32_le(*crc);
-                }
-                out.put_slice(record);
-            }
-            Placement::Shared { segment, offset, len, body_crc, index, record } => {
-                out.put_u8(3);
-                out.put_u64_le(*segment);
-                out.put_u64_le(*offset);
-                out.put_u64_le(*len);
-                out.put_u32_le(*body_crc);
-                out.put_u32_le(*index);
-                out.put_slice(record);
-            }
-        }
+        self.placement.encode(&mut out);
         out.freeze()
     }
 
@@ -206,32 +243,7 @@ impl Block {
         let expires = row.get_u64_le();
         let crc = row.get_u32_le();
         let stream_first = if version == VERSION { row.get_u64_le() } else { 0 };
-        let placement = match row.get_u8() {
-            0 => Placement::Inline(row),
-            1 if row.len() == 24 => {
-                Placement::Slice { segment: row.get_u64_le(), offset: row.get_u64_le(), len: row.get_u64_le() }
-            }
-            2 if row.len() >= 52 => {
-                let (object, size) = (row.get_u64_le(), row.get_u64_le());
-                let mut sha256 = [0; 32];
-                row.copy_to_slice(&mut sha256);
-                let parts = usize::try_from(row.get_u32_le()).ok()?;
-                if row.len() / 4 < parts {
-                    return None;
-                }
-                let part_crcs = (0..parts).map(|_| row.get_u32_le()).collect();
-                Placement::Object { object, size, sha256, part_crcs, record: row }
-            }
-            3 if row.len() >= 32 => Placement::Shared {
-                segment: row.get_u64_le(),
-                offset: row.get_u64_le(),
-                len: row.get_u64_le(),
-                body_crc: row.get_u32_le(),
-                index: row.get_u32_le(),
-                record: row,
-            },
-            _ => return None,
-        };
+        let placement = Placement::decode(row)?;
         let expires = (expires != 0).then_some(Timestamp(expires));
         Some(Self { first, stream_first, count, created, expires, crc, placement })
     }

@@ -14,6 +14,9 @@ use super::output::{self, Format};
 /// From which level on other crates are heard.
 const OTHERS: &str = "warn";
 
+/// Whose logs are never more than errors.
+const SECRETIVE: &str = "rusty_tarantool";
+
 /// Runs the broker.
 ///
 /// Without any option it listens on loopback and keeps its data in ./data.
@@ -111,7 +114,8 @@ fn init_logs(config: &Config) -> anyhow::Result<()> {
         true => config.log_level.clone(),
         false => format!("{OTHERS},minitoolstream={}", config.log_level),
     };
-    let Ok(filter) = EnvFilter::builder().parse(directives) else {
+    // Whatever is asked for: below this level the client of Tarantool writes its password.
+    let Ok(filter) = EnvFilter::builder().parse(format!("{directives},{SECRETIVE}=error")) else {
         bail!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level);
     };
     let logs = tracing_subscriber::fmt()

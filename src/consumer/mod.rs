@@ -16,18 +16,22 @@
 //! [`Source`]; so a store can run a step inside its own transaction.
 
 mod backoff;
+mod begin;
 mod counts;
 mod deliver;
 mod lag;
 mod pending;
+mod post;
 pub mod row;
 mod settings;
 mod state;
 mod step;
 pub mod window;
 
+pub use begin::{Places, beginning};
 pub use counts::Counts;
 pub use lag::{Lag, Standing};
+pub use post::Posted;
 pub use settings::{Patch, Settings, Start, WAIT_MAX};
 pub use state::Consumer;
 pub use step::{Given, How, Letter, Reason, Run, Session, Settle, Source, Step, Stepped, Want};

@@ -18,9 +18,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// What is stored of it: no lease outlives the broker that gave it, so a leased message is due after a restart.
-    pub(super) fn stored(&self) -> (u32, u64) {
-        (self.attempt, if self.owner.is_some() { 0 } else { self.due.0 })
+    /// What is stored of it. Where no lease outlives the broker that gave it, a leased message is due after a restart.
+    pub(super) fn stored(&self, keeps_leases: bool) -> Self {
+        match self.owner {
+            Some(_) if !keeps_leases => Self { owner: None, due: Timestamp(0), ..*self },
+            _ => *self,
+        }
     }
 }
 
@@ -32,6 +35,8 @@ pub(super) struct Pending {
     leased: usize,
     /// Pages that differ from what is stored.
     dirty: Vec<u64>,
+    /// True where leases are stored: several brokers share the consumer, and one may outlive another.
+    pub(super) keeps_leases: bool,
 }
 
 impl Pending {
@@ -64,7 +69,7 @@ impl Pending {
         }
         self.leased += usize::from(entry.owner.is_some());
         self.by_time.insert((entry.due, at));
-        if before.is_none_or(|before| before.stored() != entry.stored()) {
+        if before.is_none_or(|before| before.stored(self.keeps_leases) != entry.stored(self.keeps_leases)) {
             self.touch(at);
         }
     }
@@ -86,6 +91,17 @@ impl Pending {
     pub(super) fn of(&self, session: Session) -> Vec<u64> {
         let is_its = |(at, entry): (&u64, &Entry)| (entry.owner == Some(session)).then_some(*at);
         self.entries.iter().filter_map(is_its).collect()
+    }
+
+    /// Lets messages be due again whose workers are no more.
+    pub(super) fn orphan(&mut self, is_alive: impl Fn(Session) -> bool) {
+        let is_lost = |entry: &Entry| entry.owner.is_some_and(|owner| !is_alive(owner));
+        let lost: Vec<_> = self.entries.iter().filter(|(_, entry)| is_lost(entry)).map(|(at, _)| *at).collect();
+        for at in lost {
+            if let Some(entry) = self.entries.get(&at).copied() {
+                self.put(at, Entry { owner: None, due: Timestamp(0), ..entry });
+            }
+        }
     }
 
     /// Pages that differ from what is stored, each once; they count as stored from now on.

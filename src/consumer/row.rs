@@ -6,17 +6,20 @@
 //! pending row: | version 1 u8 | gap | length | attempt | due |                                repeated, varints
 //!              a run of `length` neighbours, `gap` stream sequences after the end of the run before it (of the page's
 //!              first, for the first), all delivered `attempt` times, to be delivered again at `due` ms since 1970 (0: now)
+//! with leases: | version 2 u8 | gap | length | attempt | due | 0, or 1 and the worker's session u64 |      repeated
+//!              `due` of what a worker has is the end of its lease
 //! ```
 
 use bytes::{Buf, BufMut};
 
 use super::{
-    Consumer, Counts, Settings,
+    Consumer, Counts, Session, Settings,
     pending::{Entry, PAGE_BITS, Pending},
 };
 use crate::types::Timestamp;
 
 const VERSION: u8 = 1;
+const VERSION_WITH_LEASES: u8 = 2;
 const CURSOR_LEN: usize = 2 + 11 * 8;
 
 /// What changed since it was stored.
@@ -28,7 +31,7 @@ pub struct Changes {
 }
 
 /// First stream sequence and length of a run, and what is stored of each entry.
-type Neighbours = (u64, u64, (u32, u64));
+type Neighbours = (u64, u64, Entry);
 
 /// A cursor is stored when nothing else changed only after it moved by so much: what it passed over then matched
 /// nothing, and passing over it again after a restart takes time and nothing else.
@@ -48,7 +51,17 @@ impl Consumer {
         Changes { cursor, pages }
     }
 
-    /// A consumer from its rows; `None` if one of them cannot be read. Nobody holds a lease.
+    /// From now on leases are stored, as several brokers share the consumer.
+    pub fn keep_leases(&mut self) {
+        self.pending.keeps_leases = true;
+    }
+
+    /// Lets what workers had that are no more be delivered again.
+    pub fn orphan(&mut self, is_alive: impl Fn(Session) -> bool) {
+        self.pending.orphan(is_alive);
+    }
+
+    /// A consumer from its rows; `None` if one of them cannot be read. Nobody holds a lease that was not stored.
     pub fn from_rows<'a>(
         settings: Settings,
         mut cursor: &[u8],
@@ -95,19 +108,25 @@ impl Consumer {
     }
 
     fn encode_page(&self, page: u64) -> Option<Vec<u8>> {
-        let mut row = vec![VERSION];
+        let keeps_leases = self.pending.keeps_leases;
+        let mut row = vec![if keeps_leases { VERSION_WITH_LEASES } else { VERSION }];
         let (mut end, mut run): (u64, Option<Neighbours>) = (page << PAGE_BITS, None);
-        let mut put = |(start, len, (attempt, due)): Neighbours| {
-            for value in [start - end, len, attempt.into(), due] {
+        let mut put = |(start, len, Entry { attempt, owner, due }): Neighbours| {
+            for value in [start - end, len, attempt.into(), due.0] {
                 put_varint(&mut row, value);
+            }
+            if keeps_leases {
+                row.put_u8(owner.is_some().into());
+                owner.iter().for_each(|session| row.put_u64_le(session.0));
             }
             end = start + len;
         };
         for (at, entry) in self.pending.page(page) {
+            let entry = entry.stored(keeps_leases);
             match &mut run {
-                Some((start, len, stored)) if *start + *len == at && *stored == entry.stored() => *len += 1,
+                Some((start, len, stored)) if *start + *len == at && *stored == entry => *len += 1,
                 _ => {
-                    if let Some(run) = run.replace((at, 1, entry.stored())) {
+                    if let Some(run) = run.replace((at, 1, entry)) {
                         put(run);
                     }
                 }
@@ -119,19 +138,26 @@ impl Consumer {
 }
 
 fn decode_page(page: u64, mut row: &[u8], pending: &mut Pending) -> Option<()> {
-    if !row.has_remaining() || row.get_u8() != VERSION {
-        return None;
-    }
+    let has_leases = match row.try_get_u8().ok()? {
+        VERSION => false,
+        VERSION_WITH_LEASES => true,
+        _ => return None,
+    };
     let (mut at, end) = (page << PAGE_BITS, (page + 1) << PAGE_BITS);
     while row.has_remaining() {
         let (gap, len) = (get_varint(&mut row)?, get_varint(&mut row)?);
         let (attempt, due) = (u32::try_from(get_varint(&mut row)?).ok()?, Timestamp(get_varint(&mut row)?));
+        let owner = match has_leases.then(|| row.try_get_u8()) {
+            None | Some(Ok(0)) => None,
+            Some(Ok(1)) => Some(Session(row.try_get_u64_le().ok()?)),
+            Some(_) => return None,
+        };
         at = at.checked_add(gap)?;
         if len > end.checked_sub(at)? {
             return None;
         }
         for _ in 0..len {
-            pending.put(at, Entry { attempt, owner: None, due });
+            pending.put(at, Entry { attempt, owner, due });
             at += 1;
         }
     }
@@ -190,8 +216,10 @@ mod tests {
         fn what_is_stored_is_restored(
             entries in prop::collection::btree_map(0_u64..20_000, (1_u32..4, 0_u64..3, any::<bool>()), 0..300),
             dense in 0_u64..9_000,
+            keeps_leases in any::<bool>(),
         ) {
             let mut consumer = consumer();
+            consumer.pending.keeps_leases = keeps_leases;
             for at in dense..dense + 5_000 {
                 consumer.pending.put(at, Entry { attempt: 1, owner: Some(Session(1)), due: Timestamp(9) });
             }
@@ -204,7 +232,7 @@ mod tests {
             prop_assert_eq!(restored.pending.len(), consumer.pending.len());
             for page in 0..6 {
                 for ((a, entry), (b, after)) in consumer.pending.page(page).zip(restored.pending.page(page)) {
-                    prop_assert_eq!((a, entry.stored()), (b, after.stored()));
+                    prop_assert_eq!((a, entry.stored(keeps_leases)), (b, *after));
                 }
             }
         }
@@ -224,8 +252,27 @@ mod tests {
         assert!(restored.paused);
         assert_eq!((restored.created, restored.cursor, restored.sequences()), (Timestamp(1), 2, (3, 4)));
         assert_eq!((restored.counts.passed, restored.counts.redeliveries), (5, 11));
-        let entries: Vec<_> = restored.pending.page(1).map(|(at, entry)| (at - 4096, entry.stored())).collect();
-        assert_eq!(entries, [(2, (1, 0)), (3, (1, 0)), (4, (1, 0)), (5, (2, 128))]);
+        let entries: Vec<_> =
+            restored.pending.page(1).map(|(at, entry)| (at - 4096, entry.attempt, entry.due.0)).collect();
+        assert_eq!(entries, [(2, 1, 0), (3, 1, 0), (4, 1, 0), (5, 2, 128)]);
+        let page: &[u8] = &[2, 2, 1, 1, 9, 1, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0x80, 1, 0];
+        let restored = Consumer::from_rows(consumer().settings, &cursor, [(1, page)]).unwrap();
+        let entries: Vec<_> = restored.pending.page(1).map(|(at, entry)| (at - 4096, *entry)).collect();
+        let leased = Entry { attempt: 1, owner: Some(Session(7)), due: Timestamp(9) };
+        assert_eq!(entries, [(2, leased), (3, Entry { attempt: 2, owner: None, due: Timestamp(128) })]);
+    }
+
+    #[test]
+    fn what_nobody_works_on_any_more_is_due() {
+        let mut consumer = consumer();
+        consumer.keep_leases();
+        for (at, session) in [(1, 1), (2, 2)] {
+            consumer.pending.put(at, Entry { attempt: 3, owner: Some(Session(session)), due: Timestamp(9) });
+        }
+        consumer.orphan(|session| session == Session(2));
+        assert!(consumer.pending.is_consistent());
+        assert_eq!(consumer.pending.get(1), Some(&Entry { attempt: 3, owner: None, due: Timestamp(0) }));
+        assert_eq!(consumer.pending.of(Session(2)), [2]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod metadata;
 mod payload;
 pub mod reader;
 pub mod s3;
+pub mod tarantool;
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ pub mod http;
 mod process;
 mod proxy;
 mod seaweedfs;
+mod tarantool;
 mod virtualenv;
 
 pub use broker::TestBroker;
@@ -23,6 +24,7 @@ pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;
 pub use proxy::{Proxy, Towards};
 pub use seaweedfs::SeaweedFs;
+pub use tarantool::Tarantool;
 pub use virtualenv::Virtualenv;
 
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.

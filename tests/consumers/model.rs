@@ -4,15 +4,15 @@ use proptest::{prelude::*, test_runner::FileFailurePersistence};
 
 use crate::{
     backend::Backend,
-    embedded::Embedded,
     machine::Machine,
     operations::{Filter, OPERATIONS, Operation, Setup, operation, setup},
     pair::Pair,
+    stored::{InDir, InTarantool, Stored},
 };
 
 /// Sequences on the pure state machine, over all filters.
 const CASES: u32 = 20_400;
-/// The same on the embedded store: one in so many.
+/// The same on real stores: one in so many.
 const STORED: u32 = 102;
 
 /// `MODEL_CASES` says how many sequences there are over all tests of the state machine.
@@ -86,16 +86,35 @@ proptest! {
 
     #[test]
     fn p8_one_subject_stored((setup, operations) in sequence(Filter::One)) {
-        run::<Embedded>(&stored(setup), operations);
+        run::<Stored<InDir>>(&stored(setup), operations);
     }
 
     #[test]
     fn p8_a_pattern_stored((setup, operations) in sequence(Filter::Children)) {
-        run::<Embedded>(&stored(setup), operations);
+        run::<Stored<InDir>>(&stored(setup), operations);
     }
 
     #[test]
     fn p8_everything_stored((setup, operations) in sequence(Filter::All)) {
-        run::<Embedded>(&stored(setup), operations);
+        run::<Stored<InDir>>(&stored(setup), operations);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(STORED * 3))]
+
+    #[test]
+    fn p8_one_subject_in_tarantool((setup, operations) in sequence(Filter::One)) {
+        run::<Stored<InTarantool>>(&stored(setup), operations);
+    }
+
+    #[test]
+    fn p8_a_pattern_in_tarantool((setup, operations) in sequence(Filter::Children)) {
+        run::<Stored<InTarantool>>(&stored(setup), operations);
+    }
+
+    #[test]
+    fn p8_everything_in_tarantool((setup, operations) in sequence(Filter::All)) {
+        run::<Stored<InTarantool>>(&stored(setup), operations);
     }
 }

@@ -7,13 +7,18 @@
 mod backend;
 mod contract;
 mod decode;
+mod differential;
 mod many;
 mod migrate;
 mod model;
+mod on_tarantool;
 mod operations;
+mod player;
+mod plays;
 mod reader;
 mod reference;
 mod rig;
+mod shared;
 mod words;
 mod workers;
 
@@ -99,3 +104,5 @@ mod s3 {
             an_object_is_gone_on_with_from_what_was_synced, an_object_that_was_begun_is_found_and_removed;
     }
 }
+contract!(tarantool, crate::on_tarantool::OnTarantool::start().await, crate::backend::Ending::Closed);
+contract!(tarantool_killed, crate::on_tarantool::OnTarantool::start().await, crate::backend::Ending::Killed);

@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{
     block::{Located, ScanLimits, StreamScan},
-    consumer::{Consumer, Lag, Session, Settings, Source, Standing, Start, Step, Stepped},
+    consumer::{Consumer, Lag, Places, Session, Settings, Source, Standing, Step, Stepped, beginning},
     error::{Error, Result},
     store::{ConsumerChange, ConsumerView, NewConsumer},
-    types::{ConsumerName, SubjectFilter, Timestamp},
+    types::{ConsumerName, Subject, SubjectFilter, Timestamp},
 };
 
 /// Messages that may be out over all consumers: about 150 bytes of memory each.
@@ -53,6 +53,24 @@ impl Source for &Snapshot {
 
     fn find(&mut self, at: u64) -> Result<Option<Located>> {
         find_block(self, at)
+    }
+}
+
+impl Places for &Snapshot {
+    fn end(&mut self) -> Result<u64> {
+        next_stream(self)
+    }
+
+    fn books(&mut self, subject: &Subject) -> Result<(u64, u64)> {
+        Ok(read_subject(self, subject)?.map_or((1, 0), |row| (row.floor, row.last)))
+    }
+
+    fn place_of(&mut self, subject: &Subject, sequence: u64) -> Result<Option<u64>> {
+        Ok(scan_blocks(self, subject, sequence, 1, 0)?.blocks.first().map(|block| block.stream_first))
+    }
+
+    fn place_at(&mut self, filter: &SubjectFilter, time: Timestamp) -> Result<u64> {
+        stream_at_time(self, filter, time)
     }
 }
 
@@ -110,7 +128,7 @@ impl Consumers {
         let is_left = |open: &Open| open.sessions.is_empty() && new.now.since(open.consumer.created) > JOINING_MAX;
         self.open.retain(|_, open| open.is_durable || !is_left(open));
         let settings = Settings::complete(new.is_durable.then_some(name), new.patch, new.dead_letter_ttl)?;
-        let (cursor, sequence) = beginning(&transaction.snapshot, &settings.filter, settings.start)?;
+        let (cursor, sequence) = beginning(&mut &transaction.snapshot, &settings.filter, settings.start)?;
         let mut open = Open {
             consumer: Consumer::new(settings, cursor, sequence, new.now),
             is_durable: new.is_durable,
@@ -161,7 +179,7 @@ impl Consumers {
                 let filter = &open.consumer.settings.filter;
                 let start = start.unwrap_or(open.consumer.settings.start);
                 start.check(filter)?;
-                let (cursor, sequence) = beginning(&transaction.snapshot, filter, start)?;
+                let (cursor, sequence) = beginning(&mut &transaction.snapshot, filter, start)?;
                 open.consumer.reset(cursor, sequence);
             }
             ConsumerChange::Delete => {
@@ -297,44 +315,6 @@ fn pages(snapshot: &Snapshot, name: &ConsumerName) -> Result<Vec<(u64, Vec<u8>)>
         Ok(true)
     })?;
     Ok(pages)
-}
-
-/// The stream sequence that a consumer begins with, and the sequence of its subject, if it has but one.
-fn beginning(snapshot: &Snapshot, filter: &SubjectFilter, start: Start) -> Result<(u64, u64)> {
-    let end = next_stream(snapshot)?;
-    let Some(subject) = filter.subject() else {
-        let cursor = match start {
-            Start::All => 1,
-            Start::New | Start::Sequence(_) => end,
-            Start::StreamSequence(at) => at.clamp(1, end),
-            Start::Time(time) => stream_at_time(snapshot, filter, Timestamp(time))?,
-        };
-        return Ok((cursor, 0));
-    };
-    let (floor, last) = read_subject(snapshot, &subject)?.map_or((1, 0), |row| (row.floor, row.last));
-    let from_stream = |at: u64| -> Result<(u64, u64)> {
-        let limits = ScanLimits { blocks: 1, bytes: 0, rows: 1 };
-        let scan = scan_stream(snapshot, filter, at, limits)?;
-        let sequence = scan.blocks.first().map_or(last + 1, |located| located.sequence_at(at).max(located.floor));
-        Ok((at, sequence))
-    };
-    match start {
-        Start::All => Ok((1, floor)),
-        Start::New => Ok((end, last + 1)),
-        Start::Sequence(sequence) if sequence > last => Ok((end, sequence)),
-        Start::Sequence(sequence) => {
-            let sequence = sequence.max(floor);
-            let cursor = match scan_blocks(snapshot, &subject, sequence, 1, 0) {
-                Ok(scan) => scan.blocks.first().map_or(end, |block| block.stream_first),
-                // The cursor finds its own way: it passes over what comes before the sequence.
-                Err(Error::DataLoss(_)) => 1,
-                Err(error) => return Err(error),
-            };
-            Ok((cursor, sequence))
-        }
-        Start::StreamSequence(at) => from_stream(at.clamp(1, end)),
-        Start::Time(time) => from_stream(stream_at_time(snapshot, filter, Timestamp(time))?),
-    }
 }
 
 /// A consumer as it is shown, but for what takes long to count.

@@ -1,18 +1,19 @@
-//! The embedded store: what it keeps of a consumer are rows.
+//! Real stores: what they keep of a consumer are rows.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use minitoolstream::{
     Result,
     block::{Placement, batch, letter},
-    consumer::{Patch, Settings, Start, Step, Stepped},
+    consumer::{Patch, Session, Settings, Start, Step, Stepped},
     store::{
-        Committed, ConsumerChange, Group, MetadataStore, Move, NewConsumer, Stores, embedded,
-        reader::{self, Stored},
+        Committed, ConsumerChange, Group, MetadataStore, Move, NewConsumer, Stores, embedded, reader,
+        tarantool::TarantoolMetadata,
     },
     types::{Draft, Headers, Subject, Timestamp},
 };
+use minitoolstream_testkit::Tarantool;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -22,19 +23,110 @@ use crate::{
     pair::name,
 };
 
-/// The store, in a directory of its own.
-pub(crate) struct Embedded {
+/// Stores, and how they come to be and to their end.
+pub(crate) trait Home: Sized {
+    /// Empty stores.
+    async fn start() -> Self;
+
+    /// The stores as they are now.
+    fn stores(&self) -> &Stores;
+
+    /// The stores of the broker that has a worker.
+    fn of(&self, session: Session) -> &Stores {
+        let _ = session;
+        self.stores()
+    }
+
+    /// Ends the broker that has the stores, and begins another.
+    async fn crash(&mut self);
+}
+
+/// The embedded stores, in a directory of their own.
+pub(crate) struct InDir {
     // Dropped in this order.
     open: Option<embedded::Embedded>,
-    runtime: Runtime,
     dir: TempDir,
+}
+
+impl Home for InDir {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let open = Some(embedded::Embedded::open(dir.path(), embedded::Limits::default()).await.unwrap());
+        Self { open, dir }
+    }
+
+    fn stores(&self) -> &Stores {
+        &self.open.as_ref().unwrap().stores
+    }
+
+    async fn crash(&mut self) {
+        self.open = None;
+        self.open = Some(embedded::Embedded::open(self.dir.path(), embedded::Limits::default()).await.unwrap());
+    }
+}
+
+/// Metadata in Tarantool, one server for all sequences of a test, and two brokers that share the workers. There is no
+/// payload but what is in the rows.
+pub(crate) struct InTarantool {
+    brokers: [TarantoolMetadata; 2],
+    stores: [Stores; 2],
+    files: InDir,
+}
+
+fn server() -> &'static Tarantool {
+    static SERVER: OnceLock<Tarantool> = OnceLock::new();
+    // It ends with this process.
+    SERVER.get_or_init(|| Tarantool::start(&[]))
+}
+
+impl InTarantool {
+    async fn connect(files: &InDir) -> ([TarantoolMetadata; 2], [Stores; 2]) {
+        let connect = || async { TarantoolMetadata::connect(server().config()).await.unwrap() };
+        let brokers = [connect().await, connect().await];
+        let stores = brokers
+            .clone()
+            .map(|broker| Stores { metadata: Arc::new(broker), payload: files.stores().payload.clone() });
+        (brokers, stores)
+    }
+}
+
+impl Home for InTarantool {
+    async fn start() -> Self {
+        server().reset().await;
+        let files = InDir::start().await;
+        let (brokers, stores) = Self::connect(&files).await;
+        Self { brokers, stores, files }
+    }
+
+    fn stores(&self) -> &Stores {
+        &self.stores[0]
+    }
+
+    fn of(&self, session: Session) -> &Stores {
+        &self.stores[usize::try_from(session.0 % 2).unwrap()]
+    }
+
+    /// Both end. The others learn of it at once: the wait for the silence is a test of its own.
+    async fn crash(&mut self) {
+        for broker in &self.brokers {
+            broker.leave().await.unwrap();
+        }
+        (self.brokers, self.stores) = Self::connect(&self.files).await;
+    }
+}
+
+/// One consumer in a store.
+pub(crate) struct Stored<H> {
+    // Dropped in this order.
+    home: H,
+    runtime: Runtime,
 }
 
 const DATA: &str = "data";
 
-impl Embedded {
+impl<H: Home> Stored<H> {
     fn stores(&self) -> &Stores {
-        &self.open.as_ref().unwrap().stores
+        self.home.stores()
     }
 
     fn metadata(&self) -> &dyn MetadataStore {
@@ -42,7 +134,11 @@ impl Embedded {
     }
 
     fn commit(&self, group: Group) -> Result<(Vec<u64>, Vec<Result<Stepped>>)> {
-        match self.runtime.block_on(self.metadata().commit(group))? {
+        self.commit_at(self.stores(), group)
+    }
+
+    fn commit_at(&self, stores: &Stores, group: Group) -> Result<(Vec<u64>, Vec<Result<Stepped>>)> {
+        match self.runtime.block_on(stores.metadata.commit(group))? {
             Committed::Stored { firsts, steps, .. } => Ok((firsts, steps)),
             Committed::Refused(refused) => panic!("refused: {refused:?}"),
         }
@@ -72,7 +168,7 @@ fn header(headers: &Headers, name: &str) -> String {
     headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
-fn found(stored: &Stored) -> Found {
+fn found(stored: &reader::Stored) -> Found {
     let headers = &stored.record.headers;
     assert_eq!(header(headers, letter::CONSUMER), "c");
     let reason = header(headers, letter::REASON);
@@ -89,12 +185,11 @@ fn found(stored: &Stored) -> Found {
     }
 }
 
-impl Backend for Embedded {
+impl<H: Home> Backend for Stored<H> {
     fn start(settings: &Settings, _chunk: usize, now: Timestamp) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let open = Some(runtime.block_on(embedded::Embedded::open(dir.path(), embedded::Limits::default())).unwrap());
-        let store = Self { open, runtime, dir };
+        let home = runtime.block_on(H::start());
+        let store = Self { home, runtime };
         let patch = Patch {
             filter: Some(settings.filter.clone()),
             start: Some(settings.start),
@@ -126,8 +221,9 @@ impl Backend for Embedded {
     }
 
     fn step(&mut self, step: Step) -> Result<Stepped> {
-        let now = step.now;
-        let (_, mut steps) = self.commit(Group { steps: vec![Arc::new(step)], now, ..Group::default() })?;
+        let (now, session) = (step.now, step.session);
+        let (_, mut steps) =
+            self.commit_at(self.home.of(session), Group { steps: vec![Arc::new(step)], now, ..Group::default() })?;
         steps.remove(0)
     }
 
@@ -160,10 +256,7 @@ impl Backend for Embedded {
     }
 
     fn crash(&mut self) {
-        self.open = None;
-        self.open = Some(
-            self.runtime.block_on(embedded::Embedded::open(self.dir.path(), embedded::Limits::default())).unwrap(),
-        );
+        self.runtime.block_on(self.home.crash());
     }
 
     fn view(&mut self) -> View {

@@ -1,0 +1,104 @@
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use minitoolstream::store::tarantool::Config;
+use rusty_tarantool::tarantool::ClientConfig;
+use tempfile::TempDir;
+
+/// The password of a server that only this process reaches.
+const PASSWORD: &str = "for-tests";
+
+/// A real Tarantool with the functions of this repository, in a process and a directory of its own. It is killed when the
+/// value is dropped, and ends by itself when this process does.
+pub struct Tarantool {
+    dir: TempDir,
+    settings: Vec<(String, String)>,
+    address: String,
+    child: Child,
+}
+
+impl Tarantool {
+    /// Starts one on a port that the system chooses. `settings` are those of `tarantool/init.lua`; the log is not synced
+    /// unless they say so.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = crate::owned(settings);
+        let (child, address) = spawn(&dir, &settings, "127.0.0.1:0");
+        Self { dir, settings, address, child }
+    }
+
+    /// How a store connects to it.
+    pub fn config(&self) -> Config {
+        Config {
+            addresses: vec![self.address.clone()],
+            password: PASSWORD.into(),
+            // Nobody gives up or dies because the machine stands still for a while.
+            timeout: Duration::from_secs(30),
+            liveness: Duration::from_secs(60),
+            ..Config::default()
+        }
+    }
+
+    /// Kills it as `kill -9` does.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, after [`kill`](Self::kill), on the same data and port.
+    pub fn restart(&mut self) {
+        let address = self.address.clone();
+        (self.child, self.address) = spawn(&self.dir, &self.settings, &address);
+    }
+
+    /// Sends a signal to it, such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Empties it.
+    pub async fn reset(&self) {
+        let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();
+        let call = client.call_fn("mts.reset", &[(); 0]);
+        tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Tarantool {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> (Child, String) {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tarantool/test.lua");
+    let log = File::options().create(true).append(true).open(dir.path().join("tarantool.log")).unwrap();
+    let mut child = Command::new("tarantool")
+        .arg(script)
+        .current_dir(dir.path())
+        .env("MTS_LISTEN", listen)
+        .env("MTS_PASSWORD", PASSWORD)
+        .env("MTS_WAL_MODE", "write")
+        .env("MTS_MEMORY", "134217728")
+        .env("MTS_TEMPORARY", dir.path())
+        .env("MTS_PARENT", std::process::id().to_string())
+        .envs(settings.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("Tarantool starts: tests/run installs it");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let Some(address) = line.trim().strip_prefix("ready ") else {
+        let log = std::fs::read_to_string(dir.path().join("tarantool.log")).unwrap_or_default();
+        panic!("Tarantool did not start: {line}\n{log}");
+    };
+    (child, address.to_owned())
+}
