@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     actors::{
+        follower,
         handle::Handle,
         heads::Heads,
         lag,
@@ -25,12 +26,12 @@ use crate::{
     },
     admission::Admission,
     broker::Broker,
-    config::Config,
+    config::{Config, Role},
     error::{Error, Result},
     grpc,
     http::{self, Health, Probe, Transfers},
     metrics::Metrics,
-    store::embedded::{Embedded, Limits},
+    opened::Opened,
     types::{Clock, SystemClock},
 };
 
@@ -45,10 +46,8 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// A broker that serves.
 pub struct Running {
-    /// Where it publishes (and consumes).
-    pub ingress: SocketAddr,
-    /// Where it consumes (and publishes).
-    pub egress: SocketAddr,
+    /// Where it publishes, consumes, or both, by what the port is named after.
+    addresses: Vec<(Role, SocketAddr)>,
     /// Where health, metrics and messages are over HTTP.
     pub http: SocketAddr,
     /// Its parts, to be examined.
@@ -62,7 +61,7 @@ pub struct Running {
     servers: JoinSet<Result<(), String>>,
     transfers: Transfers,
     http_server: actix_web::dev::ServerHandle,
-    _stores: Embedded,
+    opened: Opened,
 }
 
 /// Handles of the critical actors.
@@ -104,17 +103,22 @@ pub async fn start(config: Config) -> Result<Running> {
 /// As for [`start`].
 pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Running> {
     let config = Arc::new(config);
-    let ingress_listener = listen(&config, config.port, "server.port").await?;
-    let egress_listener = listen(&config, config.egress_port, "server.egress_port").await?;
+    let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
+    let ports = [(Role::Ingress, config.port, "server.port"), (Role::Egress, config.egress_port, "server.egress_port")];
+    for (role, port, key) in ports {
+        if config.role == Role::All || config.role == role {
+            let listener = listen(&config, port, key).await?;
+            addresses.push((role, listener.local_addr().map_err(io)?));
+            listeners.push(listener);
+        }
+    }
     let http_listener = listen(&config, config.http_port, "http.port").await?;
-    let [ingress, egress, http] =
-        [&ingress_listener, &egress_listener, &http_listener].map(|listener| listener.local_addr().map_err(io));
+    let http = http_listener.local_addr().map_err(io)?;
 
-    let quota = if config.quota.0 == 0 { u64::MAX } else { config.quota.0 };
-    let embedded = Embedded::open(&config.data_dir, Limits { free_min: config.free_min.0, quota }).await?;
-    let stores = embedded.stores.clone();
     let metrics = Metrics::new(config.metric_subjects)
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
+    let opened = Opened::open(&config, &metrics).await?;
+    let stores = opened.stores();
     let (heads, rings) = (Arc::new(Heads::default()), Arc::new(Rings::default()));
     let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
 
@@ -154,6 +158,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         interval: config.reaper_interval,
         grace: config.reaper_grace,
         metrics: metrics.clone(),
+        seen: Arc::default(),
     };
     let (reaper, alive) = supervise(supervision("reaper"), move |bell| Reaper::new(parts.clone(), bell));
     supervisors.spawn(alive);
@@ -186,7 +191,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     };
     let mut servers = JoinSet::new();
     let slots = Arc::new(Semaphore::new(config.connections));
-    for listener in [ingress_listener, egress_listener] {
+    for listener in listeners {
         let (broker, slots) = (broker.clone(), slots.clone());
         servers.spawn(async move { grpc::server::serve(broker, listener, slots).await.map_err(|e| e.to_string()) });
     }
@@ -196,15 +201,19 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         shutdown.clone(),
         lag::measure(broker.stores.clone(), metrics, config.lag_interval, config.metric_consumers),
     ));
+    if let Opened::Shared(shared) = &opened {
+        let (heads, rings) = (broker.heads.clone(), broker.rings.clone());
+        let news = follower::follow(shared.metadata.clone(), heads, rings, broker.clock.clone());
+        supervisors.spawn(until(shutdown.clone(), news));
+    }
     let transfers = Transfers::new(broker.clone());
     let http_server = http::serve(http_listener.into_std().map_err(io)?, health, transfers.clone()).map_err(io)?;
     let http_handle = http_server.handle();
     actix::spawn(http_server);
 
     Ok(Running {
-        ingress: ingress?,
-        egress: egress?,
-        http: http?,
+        addresses,
+        http,
         broker,
         actors,
         deadline: config.shutdown_deadline,
@@ -214,11 +223,16 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         servers,
         transfers,
         http_server: http_handle,
-        _stores: embedded,
+        opened,
     })
 }
 
 impl Running {
+    /// Where it publishes ([`Role::Ingress`]) or consumes ([`Role::Egress`]), if it does.
+    pub fn address(&self, of: Role) -> Option<SocketAddr> {
+        self.addresses.iter().find(|(role, _)| *role == of).map(|(_, address)| *address)
+    }
+
     /// Completes when the broker cannot go on, and says why: an actor that does not heal, a server or a supervisor that
     /// ended.
     pub async fn failed(&mut self) -> String {
@@ -248,6 +262,7 @@ impl Running {
         self.shutdown.cancel();
         while self.supervisors.join_next().await.is_some() {}
         self.http_server.stop(true).await;
+        self.opened.leave().await;
     }
 }
 

@@ -44,6 +44,18 @@ impl Heads {
         }
     }
 
+    /// The subjects that somebody waits for.
+    pub fn watched(&self) -> Vec<Subject> {
+        lock(&self.watched).keys().cloned().collect()
+    }
+
+    /// Tells all who follow patterns to look: something may have been missed.
+    pub fn touch_patterns(&self) {
+        for sender in lock(&self.patterns).values() {
+            sender.send_modify(|commits| *commits += 1);
+        }
+    }
+
     fn raise_one(&self, subject: &Subject, last: u64) {
         let mut watched = lock(&self.watched);
         let Some(sender) = watched.get(subject) else {

@@ -163,7 +163,11 @@ impl Job {
             }
             let Parts { stores, clock, .. } = &self.parts;
             stores.payload.seal(full.number, full.len).await?;
-            stores.metadata.seal_payload(PayloadKey::Segment(full.number), clock.now()).await?;
+            match stores.metadata.seal_payload(PayloadKey::Segment(full.number), clock.now()).await {
+                // Another broker's reaper has closed it, and all that was in it is gone.
+                Err(Error::DataLoss(_)) if stores.metadata.is_shared() => {}
+                sealed => sealed?,
+            }
         }
         let number = self.parts.stores.metadata.open_payload(PayloadKey::Segment).await?.number();
         let offset = self.append_to(number, bodies).await?;

@@ -12,6 +12,7 @@
 //! Each lives on a thread of its own (subscribers share a few), so that a hang of one stops no other. All are rebuilt
 //! by [`supervise`] after a panic or a hang; who waits for an answer then learns that the outcome is unknown.
 
+pub mod follower;
 pub mod handle;
 pub mod heads;
 mod job;

@@ -3,7 +3,10 @@
 //! Every step is bounded and waits its turn behind commits. The order is fixed: rows first, bytes after a grace period,
 //! the garbage row last; so a crash in between leaves work to do, never a row without bytes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use actix::{Actor, AsyncContext, Context, WrapFuture, fut::ActorFutureExt};
 
@@ -11,12 +14,18 @@ use super::supervise::{Bell, supervised};
 use crate::{
     error::Result,
     metrics::Metrics,
-    store::Stores,
+    store::{Stores, abandoned},
     types::{Clock, Timestamp},
 };
 
 /// Blocks, ids or garbage of one transaction.
 const STEP: usize = 500;
+
+/// The task of which there is one, however many brokers there are.
+const TASK: &str = "reaper";
+
+/// No commit is under way for so long: all that it waits for has an end.
+const ABANDONED_AFTER: Duration = Duration::from_mins(10);
 
 /// Steps of one round; the rest waits for the next, so that other work gets its turn.
 const STEPS_MAX: usize = 20;
@@ -34,6 +43,15 @@ pub struct Parts {
     pub grace: Duration,
     /// Counts what went.
     pub metrics: Metrics,
+    /// The newest payload some time ago.
+    pub seen: Arc<Mutex<Option<Seen>>>,
+}
+
+/// What was the newest payload at some moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    at: Timestamp,
+    number: u64,
 }
 
 /// See the [module](self).
@@ -81,12 +99,32 @@ impl Parts {
     /// Gives `false` if work is left.
     async fn round(&self) -> Result<bool> {
         let now = self.clock.now();
+        if !self.stores.metadata.leads(TASK).await? {
+            return Ok(true);
+        }
+        if self.stores.metadata.is_shared() {
+            self.close_old(now).await?;
+        }
         let mut done = true;
         done &= self.expire(now).await?;
         done &= self.expire_uploads(now).await?;
         done &= self.reclaim(now).await?;
         done &= self.forget_ids(now).await?;
         Ok(done)
+    }
+
+    /// Closes what a broker that ended left open: whatever was the newest [`ABANDONED_AFTER`] ago is no commit's any more.
+    async fn close_old(&self, now: Timestamp) -> Result<()> {
+        let seen = *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some_and(|seen| now.since(seen.at) < ABANDONED_AFTER) {
+            return Ok(());
+        }
+        if let Some(Seen { number, .. }) = seen {
+            abandoned::close_up_to(&self.stores, number, now).await?;
+        }
+        let number = abandoned::newest(&self.stores).await?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen { at: now, number });
+        Ok(())
     }
 
     async fn expire(&self, now: Timestamp) -> Result<bool> {

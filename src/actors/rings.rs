@@ -65,6 +65,13 @@ impl Rings {
         });
     }
 
+    /// Tells all workers to look: something may have been missed.
+    pub fn ring_all(&self) {
+        for sender in self.lock().values() {
+            sender.send_modify(|ring| ring.count += 1);
+        }
+    }
+
     /// Tells the workers of a consumer that it is no more.
     pub fn end(&self, consumer: &ConsumerName) {
         if let Some(sender) = self.lock().remove(consumer) {

@@ -193,6 +193,10 @@ impl Parts {
     /// Seals what an earlier incarnation wrote to, once its last transaction has ended.
     async fn close_abandoned(&self) {
         let _turn = self.turn.lock().await;
+        if self.stores.metadata.is_shared() {
+            // What is open may be another broker's: the reaper closes what is old.
+            return;
+        }
         if let Err(error) = abandoned::close(&self.stores, self.clock.now()).await {
             tracing::warn!(%error, "what an earlier storage actor left open stays so until the next start");
         }

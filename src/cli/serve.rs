@@ -3,7 +3,7 @@ use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode, sync::A
 use anyhow::{Context, bail};
 use minitoolstream::{
     app,
-    config::{Config, LogFormat},
+    config::{Config, LogFormat, Role},
     shutdown::Signals,
 };
 use serde_json::json;
@@ -31,6 +31,9 @@ pub(super) struct Serve {
     /// Directory of the embedded stores.
     #[arg(short, long)]
     data_dir: Option<PathBuf>,
+    /// Which services to offer: all, ingress or egress.
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
     /// Address to listen on.
     #[arg(long)]
     host: Option<IpAddr>,
@@ -43,6 +46,24 @@ pub(super) struct Serve {
     /// Port of health checks and metrics.
     #[arg(long)]
     http_port: Option<u16>,
+}
+
+/// What [`Role`] is called on the command line.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RoleArg {
+    All,
+    Ingress,
+    Egress,
+}
+
+impl From<RoleArg> for Role {
+    fn from(given: RoleArg) -> Self {
+        match given {
+            RoleArg::All => Self::All,
+            RoleArg::Ingress => Self::Ingress,
+            RoleArg::Egress => Self::Egress,
+        }
+    }
 }
 
 impl Serve {
@@ -59,6 +80,7 @@ impl Serve {
     fn config(self) -> anyhow::Result<Config> {
         let mut config = Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;
         config.data_dir = self.data_dir.unwrap_or(config.data_dir);
+        config.role = self.role.map_or(config.role, Role::from);
         config.host = self.host.unwrap_or(config.host);
         config.port = self.port.unwrap_or(config.port);
         config.egress_port = self.egress_port.unwrap_or(config.egress_port);
@@ -69,9 +91,21 @@ impl Serve {
 
 async fn serve(config: Config, format: Format) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen().context("signals cannot be received")?;
-    let data_dir = config.data_dir.display().to_string();
-    let mut running = app::start(config).await?;
-    if let Err(error) = announce(&running, &data_dir, format) {
+    let data = match config.shared() {
+        Some(shared) => {
+            format!("Tarantool at {} and S3 at {}", shared.tarantool.addresses.join(", "), shared.s3.endpoint)
+        }
+        None => config.data_dir.display().to_string(),
+    };
+    let mut running = tokio::select! {
+        running = app::start(config) => running?,
+        // It may wait for its stores.
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    if let Err(error) = announce(&running, &data, format) {
         tracing::warn!(error = format!("{error:#}"), "nobody could be told that the broker is ready");
     }
     tokio::select! {
@@ -93,18 +127,24 @@ async fn serve(config: Config, format: Format) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn announce(running: &app::Running, data_dir: &str, format: Format) -> anyhow::Result<()> {
-    let app::Running { ingress, egress, http, .. } = running;
+fn announce(running: &app::Running, data: &str, format: Format) -> anyhow::Result<()> {
+    let http = running.http;
+    let [ingress, egress] = [Role::Ingress, Role::Egress].map(|role| running.address(role));
     if format == Format::Json {
-        let ready = json!({
-            "ingress": ingress.to_string(), "egress": egress.to_string(), "http": http.to_string(), "data": data_dir,
-        });
+        let mut ready = json!({ "http": http.to_string(), "data": data });
+        for (name, address) in [("ingress", ingress), ("egress", egress)] {
+            if let Some(address) = address {
+                ready[name] = address.to_string().into();
+            }
+        }
         return output::print_json(&ready);
     }
+    let grpc: Vec<_> = [ingress, egress].iter().flatten().map(|address| format!("http://{address}")).collect();
     output::print_line(&format!(
-        "MiniToolStream {} is ready\n  gRPC     http://{ingress} and http://{egress}\n  health   http://{http}/healthz\n  \
-         metrics  http://{http}/metrics\n  data     {data_dir}\nTry: minitoolstream publish greetings --data hello",
-        env!("CARGO_PKG_VERSION")
+        "MiniToolStream {} is ready\n  gRPC     {}\n  health   http://{http}/healthz\n  metrics  \
+         http://{http}/metrics\n  data     {data}\nTry: minitoolstream publish greetings --data hello",
+        env!("CARGO_PKG_VERSION"),
+        grpc.join(" and ")
     ))
 }
 

@@ -10,10 +10,14 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use serde_yaml_ng::Value as Yaml;
 
-use crate::types::time;
+use crate::{
+    error::{Error, Result as BrokerResult},
+    store::{s3, shared, tarantool},
+    types::time,
+};
 
 pub use settings::{Config, SETTINGS, Setting};
-pub use value::{ByteSize, LogFormat, TtlRule};
+pub use value::{ByteSize, LogFormat, Role, TtlRule};
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +50,11 @@ impl Config {
             None => BTreeMap::new(),
         };
         for setting in SETTINGS {
-            if let Some(text) = env(setting.env) {
-                values.insert(setting.key.into(), (env_value(&text), format!("environment {}", setting.env)));
+            let other = setting.other_env();
+            let given = env(setting.env).map(|text| (setting.env, text));
+            let given = given.or_else(|| other.as_deref().and_then(|name| Some((name, env(name)?))));
+            if let Some((name, text)) = given {
+                values.insert(setting.key.into(), (env_value(&text), format!("environment {name}")));
             }
         }
         let config = Self::from_values(values, &mut faults);
@@ -72,6 +79,35 @@ impl Config {
             }
         }
         serde_yaml_ng::to_string(&root).unwrap_or_default()
+    }
+
+    /// Where the stores are that many brokers share, if they are to be used.
+    pub fn shared(&self) -> Option<shared::Settings> {
+        if self.tarantool_address.is_empty() {
+            return None;
+        }
+        let tarantool = tarantool::Config {
+            addresses: self.tarantool_address.clone(),
+            user: self.tarantool_user.clone(),
+            password: self.tarantool_password.expose().into(),
+            timeout: self.tarantool_timeout,
+            liveness: self.tarantool_liveness,
+            ..tarantool::Config::default()
+        };
+        let given = |secret: &s3::Secret| (!secret.expose().is_empty()).then(|| secret.clone());
+        let s3 = s3::Settings {
+            session_token: given(&self.s3_session_token),
+            region: self.s3_region.clone(),
+            path_style: self.s3_path_style,
+            use_ssl: self.s3_use_ssl,
+            prefix: self.s3_prefix.clone(),
+            create_bucket: self.s3_create_bucket,
+            part_size: self.s3_part_size.0,
+            parts: self.s3_parts,
+            timeout: self.s3_timeout,
+            ..s3::Settings::new(&self.s3_endpoint, &self.s3_access_key, self.s3_secret_key.expose(), &self.s3_bucket)
+        };
+        Some(shared::Settings { tarantool, s3, cache_bytes: self.cache_bytes.0 })
     }
 
     fn check_ranges(&self, faults: &mut Vec<String>) {
@@ -114,11 +150,18 @@ impl Config {
             self.quota.0 == 0 || self.quota.0 >= QUOTA_MIN,
             format!("data.quota: {} is out of range: 0 for none, or {} and more", self.quota, ByteSize(QUOTA_MIN)),
         );
+        check(
+            self.tarantool_address.is_empty() == self.s3_endpoint.is_empty(),
+            "tarantool.address and s3.endpoint: give both, or none for the embedded stores".into(),
+        );
         let day = Duration::from_secs(86_400);
         let durations = [
             ("ttl.default", self.ttl_default, Duration::from_millis(1), 36_500 * day),
             ("ttl.max", self.ttl_max, Duration::from_millis(1), 36_500 * day),
             ("dedup.window", self.dedup_window, Duration::from_secs(1), day),
+            ("tarantool.timeout", self.tarantool_timeout, Duration::from_millis(100), Duration::from_mins(1)),
+            ("tarantool.liveness", self.tarantool_liveness, Duration::from_secs(1), Duration::from_mins(5)),
+            ("s3.timeout", self.s3_timeout, Duration::from_millis(100), Duration::from_mins(10)),
             ("uploads.retention", self.upload_retention, Duration::from_millis(100), 365 * day),
             ("limits.stall_timeout", self.stall_timeout, Duration::from_millis(100), day),
             ("reaper.interval", self.reaper_interval, Duration::from_millis(10), day),
@@ -154,6 +197,16 @@ impl Config {
                 ),
             );
         }
+        if let Some(shared) = self.shared() {
+            faults_of(shared.s3.validate(), &mut check);
+            check(
+                self.upload_max.0 <= shared.s3.object_max(),
+                format!(
+                    "limits.upload_max: {} does not fit 10000 parts of s3.part_size: lower the one or raise the other",
+                    self.upload_max
+                ),
+            );
+        }
         let ports = [self.port, self.egress_port, self.http_port];
         for (index, port) in ports.iter().enumerate() {
             check(
@@ -175,6 +228,13 @@ pub fn reference() -> String {
 }
 
 type Values = BTreeMap<String, (Yaml, String)>;
+
+/// Adds the rules that are broken.
+fn faults_of(checked: BrokerResult<()>, check: &mut impl FnMut(bool, String)) {
+    if let Err(Error::Invalid(violations)) = checked {
+        violations.iter().for_each(|violation| check(false, format!("{}: {}", violation.field, violation.problem)));
+    }
+}
 
 fn read_file(path: &Path) -> Result<Values, String> {
     let name = path.display();

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_yaml_ng::Value as Yaml;
 
-use super::value::{ByteSize, LogFormat, TtlRule, Value};
+use super::value::{ByteSize, LogFormat, Role, TtlRule, Value};
+use crate::store::s3::Secret;
 
 /// What the reference page says of one setting.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +16,13 @@ pub struct Setting {
     pub default: &'static str,
     /// What it does.
     pub doc: &'static [&'static str],
+}
+
+impl Setting {
+    /// Another name of its environment variable: that of S3, for variables named after MinIO.
+    pub fn other_env(&self) -> Option<String> {
+        self.env.strip_prefix("MINIO_").map(|rest| format!("S3_{rest}"))
+    }
 }
 
 macro_rules! settings {
@@ -52,12 +60,54 @@ macro_rules! settings {
 settings! {
     /// Address that gRPC and HTTP listen on. `0.0.0.0` opens the broker to the network.
     host: IpAddr, "server.host", "SERVER_HOST", "127.0.0.1";
+    /// `all`, `ingress` (publishing, on `server.port`) or `egress` (consuming, on `server.egress_port`). With `all`, both
+    /// ports serve all calls.
+    role: Role, "server.role", "SERVER_ROLE", "all";
     /// gRPC port for publishing. 0 lets the system choose.
     port: u16, "server.port", "SERVER_PORT", "50051";
-    /// gRPC port for consuming. Both ports serve all calls.
+    /// gRPC port for consuming.
     egress_port: u16, "server.egress_port", "EGRESS_PORT", "50052";
     /// Port of health checks, metrics, and messages over HTTP.
     http_port: u16, "http.port", "HTTP_PORT", "8080";
+    /// Instances of Tarantool, `host:port`, separated by commas: then metadata is there and payload in S3, and many brokers
+    /// may work on both. Empty: the embedded stores.
+    tarantool_address: Vec<String>, "tarantool.address", "TARANTOOL_ADDRESS", "";
+    /// The brokers' user of Tarantool.
+    tarantool_user: String, "tarantool.user", "TARANTOOL_USER", "minitoolstream";
+    /// Its password.
+    tarantool_password: Secret, "tarantool.password", "TARANTOOL_PASSWORD", "";
+    /// How long one call of Tarantool may take.
+    tarantool_timeout: Duration, "tarantool.timeout", "TARANTOOL_TIMEOUT", "5s";
+    /// After so long a silence a broker counts as dead, and what its workers have is given to others.
+    tarantool_liveness: Duration, "tarantool.liveness", "TARANTOOL_LIVENESS", "5s";
+    /// Where S3 is: `host:port` or a URL. Needed with `tarantool.address`.
+    s3_endpoint: String, "s3.endpoint", "MINIO_ENDPOINT", "";
+    /// Names the key that requests to S3 are signed with.
+    s3_access_key: String, "s3.access_key", "MINIO_ACCESS_KEY_ID", "";
+    /// The key that requests to S3 are signed with.
+    s3_secret_key: Secret, "s3.secret_key", "MINIO_SECRET_ACCESS_KEY", "";
+    /// Comes with temporary keys of S3.
+    s3_session_token: Secret, "s3.session_token", "MINIO_SESSION_TOKEN", "";
+    /// The bucket.
+    s3_bucket: String, "s3.bucket", "MINIO_BUCKET_NAME", "minitoolstream";
+    /// Makes the bucket at the start if it is not there.
+    s3_create_bucket: bool, "s3.create_bucket", "MINIO_CREATE_BUCKET", "true";
+    /// Part of the signature; servers that have no regions take the default.
+    s3_region: String, "s3.region", "MINIO_REGION", "us-east-1";
+    /// `true` for `host/bucket/key`, `false` for `bucket.host/key`.
+    s3_path_style: bool, "s3.path_style", "MINIO_PATH_STYLE", "true";
+    /// Speaks HTTPS with S3, and checks its certificate against the public authorities.
+    s3_use_ssl: bool, "s3.use_ssl", "MINIO_USE_SSL", "false";
+    /// What all keys in the bucket begin with: empty, or a text that ends with a slash.
+    s3_prefix: String, "s3.prefix", "MINIO_PREFIX", "";
+    /// Bytes of a part of a large message in S3. Each upload keeps up to three in memory.
+    s3_part_size: ByteSize, "s3.part_size", "MINIO_PART_SIZE", "8MiB";
+    /// Parts of all uploads under way to S3 at a time.
+    s3_parts: usize, "s3.parts", "MINIO_PARTS", "8";
+    /// How long S3 may say nothing.
+    s3_timeout: Duration, "s3.timeout", "MINIO_TIMEOUT", "10s";
+    /// Bytes of recent blocks that a broker keeps in memory, in front of S3.
+    cache_bytes: ByteSize, "cache.bytes", "CACHE_BYTES", "64MiB";
     /// Directory of the embedded stores; made if missing. One broker at a time.
     data_dir: PathBuf, "data.dir", "DATA_DIR", "./data";
     /// Disk space that publishes leave free, so that reads, acks and the reaper go on when the disk fills up.

@@ -4,7 +4,10 @@ use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_yaml_ng::Value as Yaml;
 
-use crate::types::{SubjectFilter, time};
+use crate::{
+    store::s3::Secret,
+    types::{SubjectFilter, time},
+};
 
 /// A type that settings can have.
 pub(super) trait Value: Sized {
@@ -25,6 +28,17 @@ pub struct TtlRule {
     pub channel: SubjectFilter,
     /// How long.
     pub duration: Duration,
+}
+
+/// Which services a process offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// All, on both ports.
+    All,
+    /// Publishing.
+    Ingress,
+    /// Consuming.
+    Egress,
 }
 
 /// The form of log lines.
@@ -62,6 +76,57 @@ impl Value for ByteSize {
     }
     fn show(&self) -> Yaml {
         self.to_string().into()
+    }
+}
+
+impl Value for Role {
+    fn read(yaml: &Yaml) -> Result<Self, String> {
+        match yaml.as_str() {
+            Some("all") => Ok(Self::All),
+            Some("ingress") => Ok(Self::Ingress),
+            Some("egress") => Ok(Self::Egress),
+            _ => Err(expected(yaml, "all, ingress or egress")),
+        }
+    }
+    fn show(&self) -> Yaml {
+        match self {
+            Self::All => "all",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+        .into()
+    }
+}
+
+/// What stands for a secret wherever settings are shown.
+const HIDDEN: &str = "(hidden)";
+
+impl Value for Secret {
+    fn read(yaml: &Yaml) -> Result<Self, String> {
+        match text(yaml) {
+            Some(text) if text == HIDDEN => Err("is the mark of a hidden secret: give the secret itself".into()),
+            Some(text) => Ok(Self::new(text)),
+            None => Err("is no text: put it in quotes".into()),
+        }
+    }
+    fn show(&self) -> Yaml {
+        if self.expose().is_empty() { "".into() } else { HIDDEN.into() }
+    }
+}
+
+/// A list, or a text with commas.
+impl Value for Vec<String> {
+    fn read(yaml: &Yaml) -> Result<Self, String> {
+        let items = match yaml {
+            Yaml::Sequence(items) => items.iter().map(text).collect::<Option<Vec<_>>>(),
+            Yaml::Null => Some(Vec::new()),
+            other => text(other).map(|text| text.split(',').map(|item| item.trim().to_owned()).collect()),
+        };
+        let items = items.ok_or_else(|| expected(yaml, "a list, or a text with commas"))?;
+        Ok(items.into_iter().filter(|item| !item.is_empty()).collect())
+    }
+    fn show(&self) -> Yaml {
+        self.join(",").into()
     }
 }
 

@@ -15,6 +15,8 @@ use super::{
     Broker, admin::Admin, connection::accept, consumers::Consumers, egress::Egress, inflow::Watch, ingress::Ingress,
 };
 
+use crate::config::Role;
+
 /// HTTP/2 windows: what a client may send before it is read, of a stream and of a connection.
 const STREAM_WINDOW: u32 = 512 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -43,7 +45,7 @@ pub async fn serve(
     let watch = Watch { message_max: decode_max, stall_timeout: broker.config.stall_timeout };
     let streams = u32::try_from(broker.config.streams_per_connection).unwrap_or(u32::MAX);
     let (health, health_service) = tonic_health::server::health_reporter();
-    announce(&health).await;
+    announce(&health, broker.config.role).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -57,6 +59,13 @@ pub async fn serve(
             withdraw(&health).await;
         }
     };
+    let role = broker.config.role;
+    let ingress = (role != Role::Egress)
+        .then(|| IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(usize::MAX));
+    let consumes = role != Role::Ingress;
+    let egress =
+        consumes.then(|| EgressServiceServer::new(Egress(broker.clone())).max_encoding_message_size(usize::MAX));
+    let consumers = consumes.then(|| ConsumerServiceServer::new(Consumers(broker.clone())));
     let server = Server::builder()
         .max_concurrent_streams(streams)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -65,10 +74,10 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(MapRequestLayer::new(move |request| watch.body(request)))
-        .add_service(IngressServiceServer::new(Ingress(broker.clone())).max_decoding_message_size(usize::MAX))
-        .add_service(EgressServiceServer::new(Egress(broker.clone())).max_encoding_message_size(usize::MAX))
         .add_service(AdminServiceServer::new(Admin(broker.clone())))
-        .add_service(ConsumerServiceServer::new(Consumers(broker.clone())))
+        .add_optional_service(ingress)
+        .add_optional_service(egress)
+        .add_optional_service(consumers)
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?)
@@ -77,9 +86,13 @@ pub async fn serve(
     Ok(())
 }
 
-async fn announce(health: &HealthReporter) {
-    health.set_serving::<IngressServiceServer<Ingress>>().await;
-    health.set_serving::<EgressServiceServer<Egress>>().await;
+async fn announce(health: &HealthReporter, role: Role) {
+    if role != Role::Egress {
+        health.set_serving::<IngressServiceServer<Ingress>>().await;
+    }
+    if role != Role::Ingress {
+        health.set_serving::<EgressServiceServer<Egress>>().await;
+    }
 }
 
 async fn withdraw(health: &HealthReporter) {

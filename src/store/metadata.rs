@@ -407,4 +407,14 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Tells whether the store would take a commit now.
     async fn writable(&self) -> Result<()>;
+
+    /// True if other brokers work on the same rows.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// True if this broker is the one of all to do a task, for some seconds from now.
+    async fn leads(&self, _task: &str) -> Result<bool> {
+        Ok(true)
+    }
 }

@@ -4,12 +4,14 @@
 //! asynchronous, durable before they answer, and safe to call from many tasks.
 
 pub mod abandoned;
+pub mod cache;
 pub mod check;
 pub mod embedded;
 mod metadata;
 mod payload;
 pub mod reader;
 pub mod s3;
+pub mod shared;
 pub mod tarantool;
 
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::{
 use minitoolstream::{
     app::{self, Actors, Running},
     broker::Broker,
-    config::Config,
+    config::{Config, Role},
     types::{Clock, SystemClock},
 };
 use minitoolstream_client::{Client, Connect};
@@ -62,7 +62,8 @@ impl TestBroker {
                 || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             actix::System::with_tokio_rt(runtime).block_on(async move {
                 let running = start(config, clock).await;
-                let parts = (running.ingress, running.egress, running.http);
+                let [ingress, egress] = [Role::Ingress, Role::Egress].map(|role| running.address(role).unwrap());
+                let parts = (ingress, egress, running.http);
                 let _ = ready.send((parts, running.broker.clone(), running.actors.clone()));
                 let _ = is_stopped.await;
                 running.stop().await;

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 mod broker;
+mod cluster;
 mod disk;
 mod fault_proxy;
 /// A plain HTTP client.
@@ -19,6 +20,7 @@ mod tarantool;
 mod virtualenv;
 
 pub use broker::TestBroker;
+pub use cluster::Cluster;
 pub use disk::SmallDisk;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;

@@ -44,8 +44,9 @@ impl Process {
     /// Starts it again, after [`kill`](Self::kill), on the same data and ports.
     pub fn restart(&mut self) -> Duration {
         for (key, name) in [("ingress", "SERVER_PORT"), ("egress", "EGRESS_PORT"), ("http", "HTTP_PORT")] {
-            let port = self.address(key).rsplit(':').next().unwrap().to_owned();
-            self.settings.push((name.into(), port));
+            if let Some(address) = self.ready[key].as_str() {
+                self.settings.push((name.into(), address.rsplit(':').next().unwrap().into()));
+            }
         }
         let started = Instant::now();
         let (child, ready) = spawn(&self.binary, &self.dir, &self.settings).expect("the broker starts again");
@@ -77,6 +78,11 @@ impl Process {
         self.ready[key].as_str().unwrap().to_owned()
     }
 
+    /// Sends a signal to it, such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status().unwrap().success());
+    }
+
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
@@ -84,7 +90,8 @@ impl Process {
 
     /// A client that connects with its first call, and reconnects.
     pub fn client(&self) -> Client {
-        Connect::to(self.address("ingress")).attempts(20).connect_lazy().unwrap()
+        let address = self.ready["ingress"].as_str().or(self.ready["egress"].as_str()).unwrap();
+        Connect::to(address).attempts(20).connect_lazy().unwrap()
     }
 }
 

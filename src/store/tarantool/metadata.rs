@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_bytes::{ByteBuf, Bytes};
@@ -70,6 +72,9 @@ where
     }
     Ok(found)
 }
+
+/// How long one who leads a task does so without a word.
+const LEAD_FOR: Duration = Duration::from_secs(5);
 
 #[async_trait]
 impl MetadataStore for TarantoolMetadata {
@@ -280,5 +285,13 @@ impl MetadataStore for TarantoolMetadata {
 
     async fn writable(&self) -> Result<()> {
         self.link.call::<bool>("memory_check", &[(); 0]).await.map(drop)
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn leads(&self, task: &str) -> Result<bool> {
+        Ok(self.acquire_lease(task, &self.owner, LEAD_FOR).await?.is_some())
     }
 }

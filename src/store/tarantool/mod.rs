@@ -22,7 +22,12 @@ mod state;
 mod steps;
 mod wire;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::error::Result;
 
@@ -81,6 +86,8 @@ pub struct TarantoolMetadata {
     link: Arc<Link>,
     life: Arc<Life>,
     consumers: Arc<Consumers>,
+    /// What this broker calls itself where one of several is chosen.
+    owner: Arc<str>,
 }
 
 impl TarantoolMetadata {
@@ -92,7 +99,8 @@ impl TarantoolMetadata {
         let liveness = config.liveness;
         let link = Arc::new(Link::open(config).await?);
         let life = Life::start(link.clone(), liveness);
-        Ok(Self { link, life, consumers: Arc::default() })
+        let owner = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
+        Ok(Self { link, life, consumers: Arc::default(), owner })
     }
 
     /// Tells the others that this broker ends: what its workers have is theirs at once, and not after a silence.

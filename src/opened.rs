@@ -1,0 +1,51 @@
+//! The stores of a broker, as its configuration says.
+
+use crate::{
+    config::Config,
+    error::Result,
+    metrics::Metrics,
+    store::{
+        Stores,
+        embedded::{Embedded, Limits},
+        shared::Shared,
+    },
+};
+
+/// Stores that are open.
+pub(crate) enum Opened {
+    /// On this machine, for this broker alone.
+    Embedded(Embedded),
+    /// For as many brokers as there are.
+    Shared(Shared),
+}
+
+impl Opened {
+    /// Opens the embedded stores, or connects to the shared ones and waits for them.
+    ///
+    /// # Errors
+    /// If the data directory is in use, cannot be written or read; if a shared store refuses the broker.
+    pub(crate) async fn open(config: &Config, metrics: &Metrics) -> Result<Self> {
+        if let Some(shared) = config.shared() {
+            return Ok(Self::Shared(Shared::connect(shared, metrics).await?));
+        }
+        let quota = if config.quota.0 == 0 { u64::MAX } else { config.quota.0 };
+        let limits = Limits { free_min: config.free_min.0, quota };
+        Ok(Self::Embedded(Embedded::open(&config.data_dir, limits).await?))
+    }
+
+    pub(crate) fn stores(&self) -> Stores {
+        match self {
+            Self::Embedded(embedded) => embedded.stores.clone(),
+            Self::Shared(shared) => shared.stores.clone(),
+        }
+    }
+
+    /// Tells other brokers that this one ends: what its workers had is theirs at once.
+    pub(crate) async fn leave(&self) {
+        if let Self::Shared(shared) = self
+            && let Err(error) = shared.metadata.leave().await
+        {
+            tracing::warn!(%error, "other brokers learn of this one's end by its silence");
+        }
+    }
+}

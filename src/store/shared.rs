@@ -1,0 +1,68 @@
+//! The stores that many brokers share: metadata in Tarantool, payload in S3.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    PayloadStore, Stores,
+    cache::CachedPayload,
+    s3::{self, S3Payload},
+    tarantool::{self, TarantoolMetadata},
+};
+use crate::{
+    error::{Error, Result},
+    metrics::Metrics,
+};
+
+/// Pauses between two attempts to reach a store at the start.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Both stores, connected.
+pub struct Shared {
+    /// The stores, ready for use.
+    pub stores: Stores,
+    /// The metadata store itself, for the news of other brokers.
+    pub metadata: TarantoolMetadata,
+}
+
+/// Where they are.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Tarantool.
+    pub tarantool: tarantool::Config,
+    /// S3.
+    pub s3: s3::Settings,
+    /// Bytes of recent blocks kept in memory; 0: none.
+    pub cache_bytes: u64,
+}
+
+impl Shared {
+    /// Connects to both. Waits for them as long as they do not answer, and says so.
+    ///
+    /// # Errors
+    /// If a setting breaks a rule, or a store refuses the broker: waiting would not help.
+    pub async fn connect(settings: Settings, metrics: &Metrics) -> Result<Self> {
+        let Settings { tarantool, s3, cache_bytes } = settings;
+        s3.validate()?;
+        let (metadata, payload) = tokio::join!(
+            wait("Tarantool", || TarantoolMetadata::connect(tarantool.clone())),
+            wait("S3", || S3Payload::connect(s3.clone(), metrics.clone())),
+        );
+        let (metadata, mut payload): (_, Arc<dyn PayloadStore>) = (metadata?, Arc::new(payload?));
+        if cache_bytes > 0 {
+            payload = Arc::new(CachedPayload::new(payload, cache_bytes));
+        }
+        Ok(Self { stores: Stores { metadata: Arc::new(metadata.clone()), payload }, metadata })
+    }
+}
+
+async fn wait<T, F: Future<Output = Result<T>>>(what: &str, connect: impl Fn() -> F) -> Result<T> {
+    loop {
+        match connect().await {
+            Err(error @ (Error::Unavailable { .. } | Error::Exhausted { .. })) => {
+                tracing::warn!(%error, "waiting for {what}");
+                tokio::time::sleep(PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
