@@ -118,13 +118,10 @@ impl Upload {
         mut arriving: mpsc::Receiver<Piece>,
         _ticket: Ticket,
     ) -> Result<Outcome, Refusal> {
-        let (upload_id, subject) = (opening.id.to_string(), opening.message.subject.clone());
+        let upload_id = opening.id.to_string();
         let mut session = match Session::begin(&self.broker, opening).await? {
             Begun::Open(session) => session,
-            Begun::Done(uploaded) => {
-                self.same_subject(&upload_id, &subject).await?;
-                return Ok(Outcome::Published(uploaded));
-            }
+            Begun::Done(uploaded) => return Ok(Outcome::Published(uploaded)),
         };
         let mut leaving = pin!(session.leaving());
         let ended = loop {
@@ -168,17 +165,6 @@ impl Upload {
                     None => Ok(Outcome::Kept(kept.unwrap_or(0))),
                 }
             }
-        }
-    }
-
-    /// An id stands for one message: one of another subject is no answer to this request.
-    async fn same_subject(&self, upload_id: &str, subject: &str) -> Result<(), Error> {
-        let found = self.broker.find_upload(upload_id).await?;
-        match found.state {
-            UploadState::Done { subject: other, .. } if other.as_str() != subject => Err(Error::Precondition(format!(
-                "upload '{upload_id}' was published to '{other}': give this one another id"
-            ))),
-            _ => Ok(()),
         }
     }
 

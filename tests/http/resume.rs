@@ -38,7 +38,7 @@ async fn an_interrupted_upload_goes_on_where_it_was_kept() {
     let again = stage.curl(&["-H", ID, "-T", &file], "/v1/messages/films/").await.expect(200);
     assert_eq!(again.json()["duplicate"], true);
     let other = stage.curl(&["-H", ID, "-T", &file], "/v1/messages/other/").await.expect(412);
-    assert!(other.error().contains("published to 'films'"), "{}", other.error());
+    assert!(other.error().contains("as 1 of 'films'"), "{}", other.error());
     stage.curl(&["-X", "DELETE"], "/v1/uploads/film%201").await.expect(412);
     stage.broker.stop().await;
 }

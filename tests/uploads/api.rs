@@ -107,6 +107,13 @@ impl Api {
 }
 
 impl Upload {
+    /// Waits until the transport has taken all that was sent.
+    pub(crate) async fn taken(&self) {
+        while self.frames.capacity() < self.frames.max_capacity() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Sends data; false if the stream is over.
     pub(crate) async fn send(&self, data: Bytes) -> bool {
         self.frames.send(UploadRequest { frame: Some(Frame::Data(data)) }).await.is_ok()

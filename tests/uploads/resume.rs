@@ -54,6 +54,7 @@ async fn an_upload_goes_on_where_it_was_interrupted() {
     assert!(other.message().contains("another header"), "{other:?}");
     let upload = api.begin(UploadHeader { offset: 3 * MIB + 100, ..header("u", "a") }).await;
     send(&upload, data, 3 * MIB + 100, 7 * MIB).await;
+    upload.taken().await;
     upload.cut();
     // What was on its way is lost.
     let at = saved_beyond(&api, "u", 3 * MIB + 100).await;
