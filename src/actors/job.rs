@@ -65,9 +65,19 @@ impl Job {
             outcome = self.store().await;
         }
         self.discard_unused().await;
-        match outcome {
+        let parts = self.parts.clone();
+        let segment = match outcome {
             Ok(stored) => self.answer(stored),
             Err(error) => self.fail_acks(&error),
+        };
+        match segment {
+            Some(segment) if parts.stores.metadata.is_shared() => {
+                // Shared payload is stored at once and never added to. Nobody waits for its row to say so.
+                let runtime = parts.runtime.clone();
+                runtime.spawn(async move { parts.seal(segment).await });
+                None
+            }
+            segment => segment,
         }
     }
 
@@ -163,11 +173,7 @@ impl Job {
             }
             let Parts { stores, clock, .. } = &self.parts;
             stores.payload.seal(full.number, full.len).await?;
-            match stores.metadata.seal_payload(PayloadKey::Segment(full.number), clock.now()).await {
-                // Another broker's reaper has closed it, and all that was in it is gone.
-                Err(Error::DataLoss(_)) if stores.metadata.is_shared() => {}
-                sealed => sealed?,
-            }
+            stores.metadata.seal_payload(PayloadKey::Segment(full.number), clock.now()).await?;
         }
         let number = self.parts.stores.metadata.open_payload(PayloadKey::Segment).await?.number();
         let offset = self.append_to(number, bodies).await?;
@@ -282,6 +288,16 @@ impl Job {
             let _ = step.reply.send(Err(error.clone()));
         }
         self.segment
+    }
+}
+
+impl Parts {
+    /// Closes the row of a segment; if that fails, the reaper will.
+    async fn seal(&self, segment: Segment) {
+        let key = PayloadKey::Segment(segment.number);
+        if let Err(error) = self.stores.metadata.seal_payload(key, self.clock.now()).await {
+            tracing::debug!(%error, %key, "a segment stays open until the reaper closes it");
+        }
     }
 }
 

@@ -104,6 +104,7 @@ const HIDDEN: &str = "(hidden)";
 impl Value for Secret {
     fn read(yaml: &Yaml) -> Result<Self, String> {
         match text(yaml) {
+            None if yaml.is_null() => Ok(Self::new("")),
             Some(text) if text == HIDDEN => Err("is the mark of a hidden secret: give the secret itself".into()),
             Some(text) => Ok(Self::new(text)),
             None => Err("is no text: put it in quotes".into()),
@@ -170,7 +171,8 @@ impl Value for usize {
 
 impl Value for String {
     fn read(yaml: &Yaml) -> Result<Self, String> {
-        text(yaml).ok_or_else(|| expected(yaml, "a text"))
+        // An empty value in YAML is none.
+        if yaml.is_null() { Ok(Self::new()) } else { text(yaml).ok_or_else(|| expected(yaml, "a text")) }
     }
     fn show(&self) -> Yaml {
         self.as_str().into()

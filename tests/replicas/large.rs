@@ -18,16 +18,21 @@ async fn p1_an_upload_goes_on_at_another_broker() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("film");
     std::fs::write(&file, &all).unwrap();
-    let first = cluster.ingress[0].client();
-    let upload = first.upload(NewMessage::new("films", "")).id("film").attempts(1).from_file(&file);
-    let interrupted = tokio::time::timeout(Duration::from_millis(700), upload).await;
+    let (first, second) = (cluster.ingress[0].client(), cluster.ingress[1].client());
+    let upload = first.upload(NewMessage::new("films", "")).id("film").attempts(1).from_file(file.clone());
+    let upload = tokio::spawn(upload);
+    let kept = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            match second.get_upload("film").await.map_or(0, |upload| upload.offset) {
+                0 => tokio::time::sleep(Duration::from_millis(2)).await,
+                kept => return kept,
+            }
+        }
+    });
+    let kept = kept.await.expect("some of it is kept");
     cluster.ingress[0].kill();
-    let second = cluster.ingress[1].client();
-    let kept = second.get_upload("film").await.map_or(0, |upload| upload.offset);
-    let uploaded = match interrupted {
-        Ok(Ok(uploaded)) => uploaded,
-        _ => second.upload(NewMessage::new("films", "")).id("film").from_file(&file).await.unwrap(),
-    };
+    let _ = upload.await;
+    let uploaded = second.upload(NewMessage::new("films", "")).id("film").from_file(&file).await.unwrap();
     eprintln!("{kept} bytes were kept of the first broker");
     assert_eq!((uploaded.sequence, uploaded.size), (1, all.len() as u64));
     for egress in &cluster.egress {
