@@ -18,6 +18,9 @@
 //!
 //! Over HTTP, `http/upload.rs` and `http/download.rs` do the same for people and browsers, through `broker/`.
 //!
+//! The stores are embedded (`store/embedded/`) or shared by many brokers (`store/tarantool/`, `store/s3/`); then
+//! `actors/follower.rs` hears what others commit.
+//!
 //! `app.rs` wires all this, `actors/supervise.rs` keeps the actors alive, `main.rs` and `cli/` are the command line.
 
 pub mod actors;

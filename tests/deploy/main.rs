@@ -1,0 +1,12 @@
+//! The files that deploy brokers speak of settings and metrics that exist.
+#![allow(clippy::unwrap_used)]
+
+mod compose;
+mod dashboards;
+
+use std::path::PathBuf;
+
+/// A file of the repository.
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(name)
+}
