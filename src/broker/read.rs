@@ -1,7 +1,7 @@
 //! Reading one message of any size, whole or a range of it, verified and part by part.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -21,6 +21,9 @@ use crate::{
     },
     types::{Subject, SubjectFilter},
 };
+
+/// Parts read while one is given: a disk does more at a time than one after another.
+const AHEAD: usize = 2;
 
 /// Bytes given at a time.
 const PIECE: usize = 1 << 20;
@@ -149,7 +152,14 @@ impl Broker {
             return Err(Error::invalid("offset", problem));
         }
         let end = offset.saturating_add(length.unwrap_or(u64::MAX)).min(size);
-        Ok(DataRead { broker: self.clone(), message: Arc::new(message), at: offset, end, part: None, ahead: None })
+        Ok(DataRead {
+            broker: self.clone(),
+            message: Arc::new(message),
+            at: offset,
+            end,
+            part: None,
+            ahead: VecDeque::new(),
+        })
     }
 }
 
@@ -169,8 +179,8 @@ pub(crate) struct DataRead {
     end: u64,
     /// The part that is being given.
     part: Option<Part>,
-    /// The one after it, which is read meanwhile.
-    ahead: Option<JoinHandle<Result<Part>>>,
+    /// Those after it, which are read meanwhile.
+    ahead: VecDeque<JoinHandle<Result<Part>>>,
 }
 
 /// A verified part, with a permit for its bytes.
@@ -203,7 +213,7 @@ impl DataRead {
         }
         if self.part.as_ref().is_none_or(|part| self.at >= part.end()) {
             self.part = None;
-            let part = match self.ahead.take() {
+            let part = match self.ahead.pop_front() {
                 Some(ahead) => ahead.await.map_err(|_| Error::outcome_unknown())??,
                 None => read_part(self.broker.clone(), self.message.clone(), self.at, None).await?,
             };
@@ -219,13 +229,21 @@ impl DataRead {
         Ok(Some((piece, permit.clone())))
     }
 
-    /// Begins to read the part that begins at an offset, if there is room for it now: nobody waits for room with a part in
-    /// hand.
-    fn read_ahead(&mut self, at: u64) {
-        let Some(object) = self.message.object.as_ref().filter(|_| at < self.end) else { return };
-        let len = object.part_bytes().min(object.size - at);
-        if let Some(permit) = self.broker.admission.try_read(usize::try_from(len).unwrap_or(usize::MAX)) {
-            self.ahead = Some(tokio::spawn(read_part(self.broker.clone(), self.message.clone(), at, Some(permit))));
+    /// Begins to read the parts that begin at an offset, as long as there is room for them now: nobody waits for room with a
+    /// part in hand.
+    fn read_ahead(&mut self, after: u64) {
+        let Some(object) = &self.message.object else { return };
+        while self.ahead.len() < AHEAD {
+            let at = after + self.ahead.len() as u64 * object.part_bytes();
+            if at >= self.end {
+                return;
+            }
+            let len = object.part_bytes().min(object.size - at);
+            let Some(permit) = self.broker.admission.try_read(usize::try_from(len).unwrap_or(usize::MAX)) else {
+                return;
+            };
+            let part = read_part(self.broker.clone(), self.message.clone(), at, Some(permit));
+            self.ahead.push_back(tokio::spawn(part));
         }
     }
 }
