@@ -59,6 +59,22 @@ impl Permit {
         }
     }
 
+    /// Takes in another right; what comes from one quota becomes one, so that many small rights take no more memory.
+    pub fn absorb(&mut self, other: Self) {
+        for permit in other.0 {
+            match Arc::try_unwrap(permit) {
+                Ok(permit) => {
+                    let is_same = |own: &&mut OwnedSemaphorePermit| Arc::ptr_eq(own.semaphore(), permit.semaphore());
+                    match self.0.iter_mut().filter_map(Arc::get_mut).find(is_same) {
+                        Some(own) => own.merge(permit),
+                        None => self.0.push(Arc::new(permit)),
+                    }
+                }
+                Err(shared) => self.0.push(shared),
+            }
+        }
+    }
+
     /// Both rights in one.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -204,5 +220,26 @@ impl Quota {
         let what =
             format!("{} is used up ({}): wait and repeat, or have less under way at a time", self.what, self.max);
         Error::Exhausted { what, retry_after: RETRY_AFTER }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_rights_of_one_quota_become_one_and_all_are_given_back() {
+        let quota = Quota::new("limits.upload_bytes", 100);
+        let mut held = Permit::default();
+        for _ in 0..40 {
+            held.absorb(quota.try_take(2).unwrap());
+        }
+        assert_eq!((held.0.len(), quota.permits.available_permits()), (1, 20));
+        let shared = quota.try_take(10).unwrap();
+        held.absorb(shared.clone());
+        drop(held);
+        assert_eq!(quota.permits.available_permits(), 90, "what somebody else holds, too, stays");
+        drop(shared);
+        assert_eq!(quota.permits.available_permits(), 100);
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Session {
     gathered: Vec<Bytes>,
     small: BytesMut,
     gathered_len: usize,
-    permits: Vec<Permit>,
+    permit: Permit,
     /// Of the row; `None` while all data is in memory.
     epoch: Option<u64>,
     /// `None` while all data is in memory.
@@ -76,7 +76,7 @@ impl Session {
             gathered: Vec::new(),
             small: BytesMut::new(),
             gathered_len: 0,
-            permits: Vec::new(),
+            permit: Permit::default(),
             epoch: None,
             writing: None,
             turn,
@@ -117,7 +117,7 @@ impl Session {
         if let Some(size) = self.expected.size {
             self.broker.stores.payload.room(size).await?;
             if size > OBJECT_MIN as u64 {
-                self.write_to_object().await?;
+                self.write_to_object(0).await?;
             }
         }
         Ok(Begun::Open(Box::new(self)))
@@ -134,12 +134,12 @@ impl Session {
         if let Some(size) = self.expected.size {
             self.broker.stores.payload.room(size.saturating_sub(saved)).await?;
         }
-        self.write_to_object().await?;
+        self.write_to_object(saved).await?;
         Ok(Begun::Open(Box::new(self)))
     }
 
-    /// From now on bytes go to an object; its row is written first.
-    async fn write_to_object(&mut self) -> Result<()> {
+    /// From now on bytes go to an object, from an offset on; its row is written first.
+    async fn write_to_object(&mut self, offset: u64) -> Result<()> {
         let now = self.broker.clock.now();
         let new = NewUpload {
             id: self.id.clone(),
@@ -149,7 +149,7 @@ impl Session {
             uploads_max: self.broker.config.uploads,
         };
         match self.broker.stores.metadata.begin_upload(new).await? {
-            Upload { state: UploadState::Open { object, epoch, saved, .. }, .. } => {
+            Upload { state: UploadState::Open { object, epoch, saved, .. }, .. } if saved.offset == offset => {
                 self.epoch = Some(epoch);
                 let opened = Writing::open(&self.broker, &self.id, epoch, object, saved).await;
                 if let Err(Error::DataLoss(_)) = &opened {
@@ -159,7 +159,8 @@ impl Session {
                 self.writing = Some(opened?);
                 Ok(())
             }
-            Upload { state: UploadState::Done { .. }, .. } => Err(overtaken(&self.id)),
+            // Somebody else was at it since it was looked at, at another broker.
+            Upload { .. } => Err(overtaken(&self.id)),
         }
     }
 
@@ -188,13 +189,13 @@ impl Session {
             self.gather(piece);
             if self.writing.is_none() && data.is_empty() {
                 // Exactly as much as a block takes: it may be all.
-                self.permits.push(permit);
+                self.permit.absorb(permit);
                 return Ok(());
             }
-            self.permits.push(permit.clone());
+            self.permit.absorb(permit.clone());
             self.hand_on().await?;
         }
-        self.permits.push(permit);
+        self.permit.absorb(permit);
         self.gather(data);
         Ok(())
     }
@@ -238,13 +239,13 @@ impl Session {
             return Ok(());
         }
         if self.writing.is_none() {
-            self.write_to_object().await?;
+            self.write_to_object(0).await?;
         }
         self.end_small();
-        let (data, permits) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.permits));
+        let (data, permit) = (std::mem::take(&mut self.gathered), std::mem::take(&mut self.permit));
         self.gathered_len = 0;
         match &mut self.writing {
-            Some(writing) => writing.write(data, permits).await,
+            Some(writing) => writing.write(data, permit).await,
             None => Ok(()),
         }
     }
@@ -310,7 +311,7 @@ impl Session {
         let tally = Tally::of(&data);
         let (size, sha256) = (tally.len(), tally.sha256());
         check(expected, size, sha256)?;
-        let permit = self.permits.drain(..).fold(Permit::default(), Permit::and);
+        let permit = std::mem::take(&mut self.permit);
         let draft = Draft { data, upload: Some(self.id.clone()), ..self.draft_now()? };
         let published = self.broker.publish(request, draft, limits, permit).await?;
         Ok(Uploaded { sequence: published.sequence, size, sha256, duplicate: published.duplicate })

@@ -35,7 +35,7 @@ pub(super) struct Writing {
 
 /// What the task is to do, in order.
 enum Order {
-    Write(Vec<Bytes>, Vec<Permit>),
+    Write(Vec<Bytes>, Permit),
     /// Save everything, and end; tell how much that is.
     Interrupt(oneshot::Sender<u64>),
     /// Tell what all bytes are.
@@ -75,10 +75,10 @@ impl Writing {
         self.len
     }
 
-    /// Hands a piece over, once there is room for it. Its permits are given back when it is written.
-    pub(super) async fn write(&mut self, data: Vec<Bytes>, permits: Vec<Permit>) -> Result<()> {
+    /// Hands a piece over, once there is room for it. Its permit is given back when it is written.
+    pub(super) async fn write(&mut self, data: Vec<Bytes>, permit: Permit) -> Result<()> {
         self.len += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
-        self.order(Order::Write(data, permits)).await
+        self.order(Order::Write(data, permit)).await
     }
 
     /// Saves all that was written, for somebody to go on with it.
@@ -161,9 +161,9 @@ impl Worker {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Result<()> {
         while let Some(order) = orders.recv().await {
             match order {
-                Order::Write(data, permits) => {
+                Order::Write(data, permit) => {
                     self.write(data).await?;
-                    drop(permits);
+                    drop(permit);
                     self.mark().await?;
                 }
                 Order::Tally(reply) => {
