@@ -138,7 +138,7 @@ impl Job {
         for block in blocks {
             placements.push(if let Some(object) = &block.object {
                 let number = match &object.source {
-                    Source::Stored(number) => *number,
+                    Source::Stored { object, .. } => *object,
                     Source::Data(data) => self.put_object(data.clone()).await?,
                 };
                 Placement::Object {

@@ -46,8 +46,13 @@ pub struct NewObject {
 pub enum Source {
     /// Here, to be stored.
     Data(Bytes),
-    /// In the object of this number, durable.
-    Stored(u64),
+    /// In an object that an upload filled, durable.
+    Stored {
+        /// Its number.
+        object: u64,
+        /// The epoch of the upload.
+        epoch: u64,
+    },
 }
 
 /// What must hold for a record to be stored.
@@ -140,6 +145,17 @@ fn encode(drafts: &[Draft], members: &[usize]) -> NewBlock {
     }
 }
 
+impl NewBlock {
+    /// Size and SHA-256 of the data of one of its records.
+    pub fn digest(&self, record: usize) -> (u64, [u8; 32]) {
+        match (&self.object, record::decode(self.body.clone()).nth(record)) {
+            (Some(object), _) => (object.size, object.sha256),
+            (None, Some(Ok(record))) => (record.data.len() as u64, Tally::of(&record.data).sha256()),
+            (None, _) => (0, Tally::default().sha256()),
+        }
+    }
+}
+
 impl NewObject {
     /// An object of these bytes.
     pub fn of(data: Bytes) -> Self {
@@ -149,15 +165,15 @@ impl NewObject {
     }
 
     fn stored(uploaded: &Uploaded) -> Self {
-        let Uploaded { object, size, sha256, part_crcs } = uploaded.clone();
-        Self { source: Source::Stored(object), size, sha256, part_crcs }
+        let Uploaded { object, epoch, size, sha256, part_crcs } = uploaded.clone();
+        Self { source: Source::Stored { object, epoch }, size, sha256, part_crcs }
     }
 
     /// Bytes of it that are in memory.
     pub fn held(&self) -> usize {
         match &self.source {
             Source::Data(data) => data.len(),
-            Source::Stored(_) => 0,
+            Source::Stored { .. } => 0,
         }
     }
 }

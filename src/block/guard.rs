@@ -30,8 +30,13 @@ pub enum Refusal {
 /// Where an upload stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadStanding {
-    /// Its bytes are in this object.
-    Open(u64),
+    /// Its bytes go to this object, in this epoch.
+    Open {
+        /// The object.
+        object: u64,
+        /// Grows each time that the upload is continued.
+        epoch: u64,
+    },
     /// It became the message of this sequence.
     Done(u64),
 }
@@ -104,17 +109,18 @@ pub fn judge<E>(
     Ok(refused)
 }
 
-/// Whether an upload may become a message: one that began an object must still own it.
+/// Whether an upload may become a message: one that filled an object must still own it. Whoever continued it meanwhile writes
+/// there again.
 fn stale(block: &NewBlock, standing: Option<UploadStanding>) -> Option<Refusal> {
-    let object = block.object.as_ref().and_then(|object| match object.source {
-        Source::Stored(number) => Some(number),
+    let filled = block.object.as_ref().and_then(|object| match object.source {
+        Source::Stored { object, epoch } => Some((object, epoch)),
         Source::Data(_) => None,
     });
-    match (standing, object) {
+    match (standing, filled) {
         (Some(UploadStanding::Done(sequence)), _) => Some(Refusal::Duplicate(sequence)),
-        (Some(UploadStanding::Open(owned)), Some(object)) if owned == object => None,
+        (Some(UploadStanding::Open { object, epoch }), Some(filled)) if filled == (object, epoch) => None,
         (None, None) => None,
-        (Some(UploadStanding::Open(_)) | None, _) => Some(Refusal::UploadGone),
+        (Some(UploadStanding::Open { .. }) | None, _) => Some(Refusal::UploadGone),
     }
 }
 
@@ -145,7 +151,7 @@ mod tests {
 
     /// A draft of the upload 'u', whose bytes are in an object or here.
     fn uploaded(object: Option<u64>) -> Draft {
-        let uploaded = object.map(|object| Uploaded { object, size: 1, sha256: [0; 32], part_crcs: vec![1] });
+        let uploaded = object.map(|object| Uploaded { object, epoch: 2, size: 1, sha256: [0; 32], part_crcs: vec![1] });
         Draft { upload: Some(UploadId::parse("upload_id", "u").unwrap()), uploaded, ..draft(None, None) }
     }
 
@@ -202,11 +208,13 @@ mod tests {
             );
             refused.unwrap().into_iter().map(|(at, refusal)| (at.block, refusal)).collect::<Vec<_>>()
         };
-        let (done, open) = (Some(UploadStanding::Done(4)), Some(UploadStanding::Open(7)));
+        let (done, open) = (Some(UploadStanding::Done(4)), Some(UploadStanding::Open { object: 7, epoch: 2 }));
+        let continued = Some(UploadStanding::Open { object: 7, epoch: 3 });
         assert_eq!(judge(&[uploaded(Some(7))], done), [(0, Refusal::Duplicate(4))]);
         assert_eq!(judge(&[uploaded(None)], done), [(0, Refusal::Duplicate(4))]);
         assert_eq!(judge(&[uploaded(Some(7))], open), []);
         assert_eq!(judge(&[uploaded(Some(6))], open), [(0, Refusal::UploadGone)]);
+        assert_eq!(judge(&[uploaded(Some(7))], continued), [(0, Refusal::UploadGone)]);
         assert_eq!(judge(&[uploaded(Some(7))], None), [(0, Refusal::UploadGone)]);
         assert_eq!(judge(&[uploaded(None)], None), []);
         assert_eq!(judge(&[uploaded(None)], open), [(0, Refusal::UploadGone)]);

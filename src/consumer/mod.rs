@@ -28,6 +28,8 @@ mod state;
 mod step;
 pub mod window;
 
+use std::time::Duration;
+
 pub use begin::{Places, beginning};
 pub use counts::Counts;
 pub use lag::{Lag, Standing};
@@ -35,3 +37,9 @@ pub use post::Posted;
 pub use settings::{Patch, Settings, Start, WAIT_MAX};
 pub use state::Consumer;
 pub use step::{Given, How, Letter, Reason, Run, Session, Settle, Source, Step, Stepped, Want};
+
+/// Messages that may be out over all consumers of a broker: about 150 bytes of memory each.
+pub const LEASES_MAX: usize = 1_000_000;
+
+/// How long a consumer that is not durable may be without a worker.
+pub const JOINING_MAX: Duration = Duration::from_secs(60);

@@ -1,15 +1,15 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
+use super::{ConsumerChange, ConsumerView, NewConsumer, NewUpload, Saved, Upload};
 use crate::{
     block::{
         Block, PayloadKey, Placement, ScanLimits, StreamScan,
         batch::NewBlock,
         guard::{RecordAt, Refusal},
     },
-    consumer::{Counts, Lag, Patch, Settings, Start, Step, Stepped},
+    consumer::{Step, Stepped},
     error::Result,
     types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp, UploadId},
 };
@@ -42,23 +42,6 @@ pub struct Ack {
     pub sequence: u64,
 }
 
-/// A consumer to be made.
-#[derive(Clone, Debug)]
-pub struct NewConsumer {
-    /// Its name.
-    pub name: ConsumerName,
-    /// False if it leaves nothing behind.
-    pub is_durable: bool,
-    /// How it works.
-    pub patch: Patch,
-    /// How long its dead letters live, if `patch` does not say so.
-    pub dead_letter_ttl: Duration,
-    /// Most durable consumers that there may be.
-    pub consumers_max: usize,
-    /// The present moment.
-    pub now: Timestamp,
-}
-
 /// What became of a [`Group`].
 #[derive(Debug)]
 pub enum Committed {
@@ -80,70 +63,6 @@ pub enum Committed {
 /// Subjects that got messages, and their last sequences.
 pub type Raised = Vec<(Subject, u64)>;
 
-/// An upload to be begun or continued.
-#[derive(Clone, Debug)]
-pub struct NewUpload {
-    /// Its name.
-    pub id: UploadId,
-    /// What the message will be, in the uploader's form: an upload is continued with the same.
-    pub header: Bytes,
-    /// The present moment.
-    pub now: Timestamp,
-    /// When it is abandoned unless it goes on.
-    pub deadline: Timestamp,
-    /// Most uploads under way that there may be.
-    pub uploads_max: usize,
-}
-
-/// An upload, as its row says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upload {
-    /// Its name.
-    pub id: UploadId,
-    /// Whether it goes on.
-    pub state: UploadState,
-    /// When it is forgotten, or abandoned with its bytes unless it goes on.
-    pub deadline: Timestamp,
-}
-
-/// Whether an upload goes on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UploadState {
-    /// It does.
-    Open {
-        /// The object that its bytes go to.
-        object: u64,
-        /// Grows each time that the upload is continued: what an earlier uploader says does not count any more.
-        epoch: u64,
-        /// As in [`NewUpload::header`].
-        header: Bytes,
-        /// Where it can be continued.
-        saved: Saved,
-    },
-    /// It became a message.
-    Done {
-        /// Whose it is.
-        subject: Subject,
-        /// Its sequence; 0 while it waits for its time.
-        sequence: u64,
-        /// Bytes of data.
-        size: u64,
-        /// SHA-256 of the data.
-        sha256: [u8; 32],
-    },
-}
-
-/// How far an upload is durable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Saved {
-    /// Bytes.
-    pub offset: u64,
-    /// Their [`Tally`](crate::block::object::Tally).
-    pub tally: Bytes,
-    /// What the payload store needs to go on after them.
-    pub receipt: Bytes,
-}
-
 /// What became of messages that were due.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -151,44 +70,6 @@ pub struct Due {
     pub raised: Raised,
     /// True if more are due.
     pub more: bool,
-}
-
-/// A consumer as it is shown.
-#[derive(Clone, Debug)]
-pub struct ConsumerView {
-    /// Its name.
-    pub name: ConsumerName,
-    /// How it works.
-    pub settings: Settings,
-    /// When it was made.
-    pub created: Timestamp,
-    /// True while it delivers nothing.
-    pub paused: bool,
-    /// Workers that have leases, or asked for some.
-    pub workers: usize,
-    /// The next stream sequence that it looks at.
-    pub cursor: u64,
-    /// Everything before this stream sequence is settled.
-    pub ack_floor: u64,
-    /// For a filter of one subject: the sequence that it began with, and the first that it has not begun with.
-    pub sequences: (u64, u64),
-    /// What became of its messages.
-    pub counts: Counts,
-    /// How far behind it is.
-    pub lag: Lag,
-}
-
-/// What to do with a consumer.
-#[derive(Clone, Debug)]
-pub enum ConsumerChange {
-    /// Replace settings.
-    Update(Patch),
-    /// Stop or resume deliveries.
-    Pause(bool),
-    /// Begin anew, at its own start or another.
-    Reset(Option<Start>),
-    /// Remove it.
-    Delete,
 }
 
 /// A message on its way from one subject to another.

@@ -6,6 +6,7 @@
 pub mod abandoned;
 pub mod cache;
 pub mod check;
+mod consumer;
 pub mod embedded;
 mod metadata;
 mod payload;
@@ -13,14 +14,17 @@ pub mod reader;
 pub mod s3;
 pub mod shared;
 pub mod tarantool;
+mod upload;
 
 use std::sync::Arc;
 
+pub use consumer::{ConsumerChange, ConsumerView, NewConsumer};
 pub use metadata::{
-    Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-    NewConsumer, NewUpload, PayloadRow, Purged, Raised, Saved, SubjectRow, Upload, UploadState, Writer,
+    Ack, BlockScan, Committed, Due, Expired, Garbage, Group, MetadataStore, Move, PayloadRow, Purged, Raised,
+    SubjectRow, Writer,
 };
 pub use payload::{ObjectWriter, PayloadStore, Synced};
+pub use upload::{NewUpload, Saved, Upload, UploadState};
 
 /// The two stores that a broker runs on.
 #[derive(Clone)]

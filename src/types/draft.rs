@@ -65,6 +65,8 @@ impl Draft {
 pub struct Uploaded {
     /// The object's number.
     pub object: u64,
+    /// The epoch of the upload in which it was filled: whoever continues the upload begins another.
+    pub epoch: u64,
     /// Bytes of data.
     pub size: u64,
     /// SHA-256 of the data.

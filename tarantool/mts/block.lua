@@ -34,7 +34,8 @@ local NEW = {
     PLACEMENT = 11,
     DELIVER_AT = 12, -- 0: now
     STORED = 13,     -- the object that an upload filled, if any
-    GUARDS = 14,
+    EPOCH = 14,      -- and in which of the upload's epochs
+    GUARDS = 15,
 }
 
 -- A block holds at most so many records, so the one that holds a sequence begins no further back.

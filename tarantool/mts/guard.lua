@@ -18,14 +18,15 @@ local GUARD = {
 -- Why a record is not stored: a word, and two numbers, 0 where it needs none.
 local REFUSAL = { DUPLICATE = 'duplicate', EXPECTED = 'expected', FOLLOWS = 'follows', GONE = 'gone' }
 
--- Whether an upload may become a message: one that began an object must still own it.
+-- Whether an upload may become a message: one that filled an object must still own it. Whoever continued it meanwhile
+-- writes there again.
 local function stale(new, id, now)
-    local open, value = upload.standing(id, now)
+    local open, value, epoch = upload.standing(id, now)
     if open == false then
         return { REFUSAL.DUPLICATE, value, 0 }
     elseif open == nil and new[NEW.STORED] == nil then
         return nil
-    elseif open and new[NEW.STORED] == value then
+    elseif open and new[NEW.STORED] == value and new[NEW.EPOCH] == epoch then
         return nil
     end
     return { REFUSAL.GONE, 0, 0 }

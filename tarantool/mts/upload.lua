@@ -118,11 +118,11 @@ local function expire(_, now, limit)
     return #due
 end
 
--- Where an upload stands: nil, or true and its object, or false and its sequence.
+-- Where an upload stands: nil, or true, its object and epoch, or false and its sequence.
 local function standing(id, now)
     local row = get(id)
     if is_open(row) then
-        return true, row[UPLOAD.OBJECT]
+        return true, row[UPLOAD.OBJECT], row[UPLOAD.EPOCH]
     elseif row ~= nil and row[UPLOAD.DEADLINE] > now then
         return false, row[UPLOAD.SEQUENCE]
     end

@@ -70,7 +70,7 @@ macro_rules! contract {
                 uploads: an_upload_is_continued_by_the_last_who_asks, p5_an_upload_under_way_is_no_garbage,
                     p3_an_upload_becomes_one_message, a_small_upload_is_known_once_it_is_a_message,
                     p3_an_upload_that_is_no_more_becomes_no_message, p2_a_refused_upload_goes_on,
-                    uploads_end_at_their_deadlines, p6_open_uploads_are_limited_and_listed,
+                    p3_only_the_last_uploader_makes_the_message, uploads_end_at_their_deadlines, p6_open_uploads_are_limited_and_listed,
                     an_object_is_gone_on_with_from_what_was_synced, an_object_that_was_begun_is_found_and_removed;
             }
         }

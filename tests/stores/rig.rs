@@ -142,7 +142,7 @@ impl<B: Backend + ?Sized> Rig<B> {
 
     async fn place_object(&mut self, block: &NewBlock, object: &NewObject) -> Placement {
         let number = match &object.source {
-            Source::Stored(number) => *number,
+            Source::Stored { object, .. } => *object,
             Source::Data(data) => {
                 let number = self.open(PayloadKey::Object).await.number();
                 self.payload().put_object(number, data.clone()).await.unwrap();

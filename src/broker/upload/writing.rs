@@ -168,7 +168,8 @@ impl Worker {
                 }
                 Order::Tally(reply) => {
                     let (size, sha256, part_crcs) = (self.tally.len(), self.tally.sha256(), self.tally.part_crcs());
-                    let _ = reply.send(Uploaded { object: self.object, size, sha256, part_crcs });
+                    let (object, epoch) = (self.object, self.epoch);
+                    let _ = reply.send(Uploaded { object, epoch, size, sha256, part_crcs });
                 }
                 Order::Interrupt(reply) => {
                     self.remember();

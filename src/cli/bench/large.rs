@@ -1,10 +1,11 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hdrhistogram::Histogram;
 use minitoolstream_client::{Client, Connect, NewMessage, Publisher};
 use tokio::io::AsyncReadExt;
 
-use super::load::{Measured, SUBJECT, histogram, micros};
+use super::load::{Load, Measured, SUBJECT, histogram, micros};
 
 /// The subject of large messages that only make noise.
 const NOISE: &str = "bench.noise";
@@ -21,25 +22,17 @@ pub(super) struct Uploading {
     pub(super) clients: usize,
 }
 
-impl Uploading {
-    /// Uploads for a time: at least one message of each client.
-    pub(super) async fn run(self, address: &str, duration: Duration) -> anyhow::Result<Measured> {
-        let mut clients = Vec::new();
-        for _ in 0..self.clients {
-            clients.push(Connect::to(address).connect().await?);
-        }
-        let started = Instant::now();
-        let tasks: Vec<_> =
-            clients.into_iter().map(|client| tokio::spawn(self.upload(client, started + duration))).collect();
-        let mut latency = histogram();
-        for task in tasks {
-            latency.add(task.await??)?;
-        }
-        let bytes = latency.len() * self.bytes;
-        Ok(Measured::new(latency, bytes, started.elapsed()))
+impl Load for Uploading {
+    fn clients(&self) -> usize {
+        self.clients
     }
 
-    async fn upload(self, client: Client, until: Instant) -> anyhow::Result<hdrhistogram::Histogram<u64>> {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// At least one message, however long it takes.
+    async fn publish(self, client: Client, until: Instant) -> anyhow::Result<Histogram<u64>> {
         let mut latency = histogram();
         while latency.is_empty() || Instant::now() < until {
             let began = Instant::now();

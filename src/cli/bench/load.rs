@@ -60,21 +60,45 @@ pub(super) struct Publishing {
     pub(super) in_flight: usize,
 }
 
-impl Publishing {
-    pub(super) async fn run(self, address: &str, duration: Duration) -> anyhow::Result<Measured> {
-        let mut clients = Vec::new();
-        for _ in 0..self.clients {
-            clients.push(Connect::to(address).connect().await?);
-        }
-        let started = Instant::now();
-        let tasks: Vec<_> =
-            clients.into_iter().map(|client| tokio::spawn(self.publish(client, started + duration))).collect();
-        let mut latency = histogram();
-        for task in tasks {
-            latency.add(task.await??)?;
-        }
-        let bytes = latency.len() * self.bytes as u64;
-        Ok(Measured::new(latency, bytes, started.elapsed()))
+/// A load of one kind of message, by several clients for some time.
+pub(super) trait Load {
+    fn clients(&self) -> usize;
+
+    /// Bytes of each message.
+    fn bytes(&self) -> u64;
+
+    /// One client's part, until a moment; gives the latency of each message.
+    fn publish(
+        self,
+        client: Client,
+        until: Instant,
+    ) -> impl Future<Output = anyhow::Result<Histogram<u64>>> + Send + 'static;
+}
+
+/// Lets all clients of a load work, each over a connection of its own.
+pub(super) async fn run(load: impl Load + Copy, address: &str, duration: Duration) -> anyhow::Result<Measured> {
+    let mut clients = Vec::new();
+    for _ in 0..load.clients() {
+        clients.push(Connect::to(address).connect().await?);
+    }
+    let started = Instant::now();
+    let tasks: Vec<_> =
+        clients.into_iter().map(|client| tokio::spawn(load.publish(client, started + duration))).collect();
+    let mut latency = histogram();
+    for task in tasks {
+        latency.add(task.await??)?;
+    }
+    let bytes = latency.len() * load.bytes();
+    Ok(Measured::new(latency, bytes, started.elapsed()))
+}
+
+impl Load for Publishing {
+    fn clients(&self) -> usize {
+        self.clients
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes as u64
     }
 
     async fn publish(self, client: Client, until: Instant) -> anyhow::Result<Histogram<u64>> {

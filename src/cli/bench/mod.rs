@@ -12,7 +12,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Context;
 use serde_json::json;
 
-use self::{load::Measured, server::Server};
+use self::{
+    load::{Load, Measured},
+    server::Server,
+};
 use super::{
     Session,
     output::{self, Format},
@@ -124,7 +127,7 @@ impl Bench {
 
     async fn consuming(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
-        load.run(server.address(), self.duration).await?;
+        load::run(load, server.address(), self.duration).await?;
         let before = server.usage();
         let measured = work::consume(server.address(), load.bytes).await?;
         let used = server.used_since(before, measured.elapsed);
@@ -134,17 +137,20 @@ impl Bench {
     async fn publishing(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
         let before = server.usage();
-        let measured = load.run(server.address(), self.duration).await?;
+        let measured = load::run(load, server.address(), self.duration).await?;
         let used = server.used_since(before, measured.elapsed);
         drop(server);
-        let ceiling = match self.remote {
-            true => None,
-            false => {
-                let echo = Server::echo()?;
-                Some(load.run(echo.address(), self.duration).await?.rate())
-            }
-        };
+        let ceiling = self.ceiling(load).await?;
         Ok(Row { what, measured, server: used, ceiling })
+    }
+
+    /// What the same load comes to at a bare service, in messages a second.
+    async fn ceiling(&self, load: impl Load + Copy) -> anyhow::Result<Option<f64>> {
+        if self.remote {
+            return Ok(None);
+        }
+        let echo = Server::echo()?;
+        Ok(Some(load::run(load, echo.address(), self.duration).await?.rate()))
     }
 
     async fn large(
@@ -157,19 +163,13 @@ impl Bench {
         let server = self.server(session)?;
         let load = large::Uploading { bytes, clients };
         let before = server.usage();
-        let uploaded = load.run(server.address(), self.duration).await?;
+        let uploaded = load::run(load, server.address(), self.duration).await?;
         let used = server.used_since(before, uploaded.elapsed);
         let before = server.usage();
         let read = large::download(server.address(), clients as u64).await?;
         let used_by_reads = server.used_since(before, read.elapsed);
         drop(server);
-        let ceiling = match self.remote {
-            true => None,
-            false => {
-                let echo = Server::echo()?;
-                Some(load.run(echo.address(), self.duration).await?.rate())
-            }
-        };
+        let ceiling = self.ceiling(load).await?;
         let up = Row { what: up, measured: uploaded, server: used, ceiling };
         Ok(vec![up, Row { what: down, measured: read, server: used_by_reads, ceiling: None }])
     }
@@ -185,7 +185,7 @@ impl Bench {
 
     async fn reading(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
-        load.run(server.address(), self.duration).await?;
+        load::run(load, server.address(), self.duration).await?;
         let before = server.usage();
         let measured = load::read_back(server.address(), load.bytes).await?;
         let used = server.used_since(before, measured.elapsed);

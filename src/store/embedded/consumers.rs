@@ -14,17 +14,16 @@ use super::{
 };
 use crate::{
     block::{Located, ScanLimits, StreamScan},
-    consumer::{Consumer, Lag, Places, Session, Settings, Source, Standing, Step, Stepped, beginning},
+    consumer::{
+        Consumer, JOINING_MAX, LEASES_MAX, Places, Session, Settings, Source, Standing, Step, Stepped, beginning,
+    },
     error::{Error, Result},
-    store::{ConsumerChange, ConsumerView, NewConsumer},
+    store::{
+        ConsumerChange, ConsumerView, NewConsumer,
+        consumer::{check_same, no_consumer},
+    },
     types::{ConsumerName, Subject, SubjectFilter, Timestamp},
 };
-
-/// Messages that may be out over all consumers: about 150 bytes of memory each.
-const LEASES_MAX: usize = 1_000_000;
-
-/// How long a consumer that is not durable may be without a worker.
-const JOINING_MAX: Duration = Duration::from_secs(60);
 
 /// Consumers in use.
 #[derive(Default)]
@@ -100,7 +99,7 @@ impl Consumers {
         }
         self.load(&transaction.snapshot, &step.consumer)?;
         let Some(open) = self.open.get_mut(&step.consumer) else {
-            return Err(unknown(&step.consumer));
+            return Err(no_consumer(&step.consumer));
         };
         let before = open.consumer.pending_len();
         // Until it is over, a panic leaves nothing that can be used.
@@ -115,13 +114,7 @@ impl Consumers {
         let name = &new.name;
         self.load(&transaction.snapshot, name)?;
         if let Some(open) = self.open.get(name) {
-            if let Some(setting) = open.consumer.settings.differs_from(&new.patch) {
-                let way = match setting {
-                    "filter" | "start" => "choose another name, or delete it first",
-                    _ => "update it, or delete it first",
-                };
-                return Err(Error::Precondition(format!("consumer '{name}' exists with another {setting}: {way}")));
-            }
+            check_same(name, &open.consumer.settings, &new.patch)?;
             return Ok(Shown::of(name, open));
         }
         // One without a name whose worker never came leaves nothing behind, either.
@@ -163,7 +156,7 @@ impl Consumers {
     ) -> Result<Shown> {
         self.load(&transaction.snapshot, name)?;
         let Some(open) = self.open.get_mut(name) else {
-            return Err(unknown(name));
+            return Err(no_consumer(name));
         };
         let before = open.consumer.pending_len();
         // What is refused touches nothing: the leases of its workers stay.
@@ -326,18 +319,7 @@ pub(super) struct Shown {
 impl Shown {
     fn of(name: &ConsumerName, open: &Open) -> Self {
         let consumer = &open.consumer;
-        let view = ConsumerView {
-            name: name.clone(),
-            settings: consumer.settings.clone(),
-            created: consumer.created,
-            paused: consumer.paused,
-            workers: open.sessions.len(),
-            cursor: consumer.cursor(),
-            ack_floor: consumer.ack_floor(),
-            sequences: consumer.sequences(),
-            counts: consumer.counts(),
-            lag: Lag::default(),
-        };
+        let view = ConsumerView::without_lag(name, consumer, open.sessions.len());
         Self { view, standing: consumer.standing() }
     }
 
@@ -346,8 +328,4 @@ impl Shown {
         let lag = self.standing.lag(&mut { snapshot })?;
         Ok(ConsumerView { lag, ..self.view })
     }
-}
-
-pub(super) fn unknown(name: &ConsumerName) -> Error {
-    Error::NotFound(format!("there is no consumer '{name}': create it, or open it with settings"))
 }

@@ -20,7 +20,7 @@ use super::{
     transaction::Transaction,
 };
 use crate::{
-    block::{PayloadKey, batch::NewBlock, guard::UploadStanding, object::Tally, record},
+    block::{PayloadKey, batch::NewBlock, guard::UploadStanding},
     error::{Error, Result},
     store::{NewUpload, Saved, Upload, UploadState, Writer},
     types::{Timestamp, UploadId},
@@ -144,7 +144,7 @@ pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, limit: usize
 /// Where an upload stands, for the judgement of a commit.
 pub(super) fn standing(snapshot: &Snapshot, id: &UploadId, now: Timestamp) -> Result<Option<UploadStanding>> {
     Ok(read(snapshot, id)?.and_then(|upload| match upload.state {
-        UploadState::Open { object, .. } => Some(UploadStanding::Open(object)),
+        UploadState::Open { object, epoch, .. } => Some(UploadStanding::Open { object, epoch }),
         UploadState::Done { sequence, .. } => (upload.deadline > now).then_some(UploadStanding::Done(sequence)),
     }))
 }
@@ -163,11 +163,7 @@ pub(super) fn complete(
             close_one(transaction)?;
         }
     }
-    let (size, sha256) = match (&block.object, record::decode(block.body.clone()).nth(record)) {
-        (Some(object), _) => (object.size, object.sha256),
-        (None, Some(Ok(record))) => (record.data.len() as u64, Tally::of(&record.data).sha256()),
-        (None, _) => (0, Tally::default().sha256()),
-    };
+    let (size, sha256) = block.digest(record);
     let state = UploadState::Done { subject: block.subject.clone(), sequence, size, sha256 };
     put(transaction, &Upload { id: id.clone(), state, deadline: until });
     Ok(())

@@ -14,18 +14,17 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::{TarantoolMetadata, source::Reads, state::Open};
 use crate::{
-    consumer::{Consumer, Lag, Settings, beginning},
+    consumer::{Consumer, JOINING_MAX, Settings, beginning},
     error::{Error, Result},
-    store::{ConsumerChange, ConsumerView, NewConsumer},
+    store::{
+        ConsumerChange, ConsumerView, NewConsumer,
+        consumer::{check_same, no_consumer},
+    },
     types::ConsumerName,
 };
 
-/// Messages that may be out over all consumers of this broker: about 150 bytes of memory each.
-pub(super) const LEASES_MAX: usize = 1_000_000;
 /// Consumers remembered, before those that nobody works for are looked for.
 const SLOTS_SOFT: usize = 1_024;
-/// How long a consumer that is not durable may be without a worker.
-const JOINING_MAX: Duration = Duration::from_secs(60);
 /// Attempts of one change, when brokers work on the consumer at the same time.
 const ATTEMPTS_MAX: u32 = 50;
 
@@ -99,13 +98,7 @@ impl TarantoolMetadata {
         let mut slot = self.consumers.lock(&name).await;
         for _ in 0..ATTEMPTS_MAX {
             if let Some(open) = self.present(&name, &mut slot).await? {
-                if let Some(setting) = open.consumer.settings.differs_from(&new.patch) {
-                    let way = match setting {
-                        "filter" | "start" => "choose another name, or delete it first",
-                        _ => "update it, or delete it first",
-                    };
-                    return Err(Error::Precondition(format!("consumer '{name}' exists with another {setting}: {way}")));
-                }
+                check_same(&name, &open.consumer.settings, &new.patch)?;
                 return self.show(&name, &open).await;
             }
             let settings = Settings::complete(new.is_durable.then_some(&name), new.patch.clone(), new.dead_letter_ttl)?;
@@ -131,12 +124,12 @@ impl TarantoolMetadata {
         let mut slot = self.consumers.lock(name).await;
         for _ in 0..ATTEMPTS_MAX {
             let Some(mut open) = self.present(name, &mut slot).await? else {
-                return Err(unknown(name));
+                return Err(no_consumer(name));
             };
             if matches!(change, ConsumerChange::Delete) {
                 slot.take();
                 if open.is_durable() && !self.link.call("consumer_delete", &(self.link.id(), name.as_str())).await? {
-                    return Err(unknown(name));
+                    return Err(no_consumer(name));
                 }
                 return self.show(name, &open).await;
             }
@@ -210,18 +203,7 @@ impl TarantoolMetadata {
 
     async fn show(&self, name: &ConsumerName, open: &Open) -> Result<ConsumerView> {
         let consumer = &open.consumer;
-        let view = ConsumerView {
-            name: name.clone(),
-            settings: consumer.settings.clone(),
-            created: consumer.created,
-            paused: consumer.paused,
-            workers: open.sessions.len(),
-            cursor: consumer.cursor(),
-            ack_floor: consumer.ack_floor(),
-            sequences: consumer.sequences(),
-            counts: consumer.counts(),
-            lag: Lag::default(),
-        };
+        let view = ConsumerView::without_lag(name, consumer, open.sessions.len());
         let standing = consumer.standing();
         let lag = self.blocking(move |mut reads| standing.lag(&mut reads)).await?;
         Ok(ConsumerView { lag, ..view })
@@ -233,10 +215,6 @@ impl TarantoolMetadata {
         let done = self.link.runtime.spawn_blocking(move || work(reads)).await;
         done.unwrap_or_else(|_| Err(Error::outcome_unknown()))
     }
-}
-
-pub(super) fn unknown(name: &ConsumerName) -> Error {
-    Error::NotFound(format!("there is no consumer '{name}': create it, or open it with settings"))
 }
 
 fn contended(name: &ConsumerName) -> Error {

@@ -14,15 +14,15 @@ use futures_util::{StreamExt, stream};
 use super::{
     TarantoolMetadata,
     changes::{Applied, Change, CommitAnswer, RefusedRow, read_raised},
-    consumers::{LEASES_MAX, SlotGuard, unknown},
+    consumers::SlotGuard,
     source::Reads,
     state::{Open, Taken},
     wire,
 };
 use crate::{
-    consumer::{Step, Stepped},
+    consumer::{LEASES_MAX, Step, Stepped},
     error::{Error, Result},
-    store::{Committed, Group, Raised},
+    store::{Committed, Group, Raised, consumer::no_consumer},
     types::ConsumerName,
 };
 
@@ -172,7 +172,7 @@ impl TarantoolMetadata {
         let remembered = part.slot.take();
         let mut open = match remembered {
             Some(open) => open,
-            None => Open::load(&self.link, name).await?.ok_or_else(|| unknown(name))?,
+            None => Open::load(&self.link, name).await?.ok_or_else(|| no_consumer(name))?,
         };
         let mut broker = 0;
         if open.is_durable() {
@@ -226,7 +226,7 @@ impl TarantoolMetadata {
             let broker = changes.get(&name).map_or(0, |change| change.broker);
             match is_sent.then(|| applied.next()).flatten().map(|applied| (applied.word.as_str(), applied.version)) {
                 Some(("unknown", _)) => {
-                    part.steps.iter().for_each(|(at, _)| results[*at] = Some(Err(unknown(&name))));
+                    part.steps.iter().for_each(|(at, _)| results[*at] = Some(Err(no_consumer(&name))));
                 }
                 Some((word @ ("conflict" | "dead"), _)) => {
                     if word == "dead" {

@@ -9,8 +9,6 @@ use crate::{
         Block, PayloadKey, Placement,
         batch::{NewBlock, Source},
         letter::Reference,
-        object::Tally,
-        record,
     },
     consumer::{Letter, Posted},
     store::Group,
@@ -55,6 +53,7 @@ pub(super) struct BlockOut {
     placement: ByteBuf,
     deliver_at: u64,
     stored: Option<u64>,
+    epoch: u64,
     guards: Vec<GuardOut>,
 }
 
@@ -100,6 +99,7 @@ impl BlockOut {
             placement: encode(&block.placement),
             deliver_at: 0,
             stored: None,
+            epoch: 0,
             guards: Vec::new(),
         }
     }
@@ -127,13 +127,13 @@ fn block(new: &NewBlock, placement: Placement) -> BlockOut {
         crc: new.crc,
         placement,
     };
-    let stored = new.object.as_ref().and_then(|object| match object.source {
-        Source::Stored(number) => Some(number),
-        Source::Data(_) => None,
-    });
+    let (stored, epoch) = match new.object.as_ref().map(|object| &object.source) {
+        Some(Source::Stored { object, epoch }) => (Some(*object), *epoch),
+        Some(Source::Data(_)) | None => (None, 0),
+    };
     let guards = new.guards.iter().map(|guard| {
         let (size, sha256) = match &guard.upload {
-            Some(_) => uploaded(new, guard.record),
+            Some(_) => new.digest(guard.record),
             None => (0, [0; 32]),
         };
         GuardOut {
@@ -148,17 +148,9 @@ fn block(new: &NewBlock, placement: Placement) -> BlockOut {
     BlockOut {
         deliver_at: new.deliver_at.map_or(0, |at| at.0),
         stored,
+        epoch,
         guards: guards.collect(),
         ..BlockOut::of(&new.subject, &block)
-    }
-}
-
-/// Size and digest of a message that was uploaded.
-fn uploaded(block: &NewBlock, index: usize) -> (u64, [u8; 32]) {
-    match (&block.object, record::decode(block.body.clone()).nth(index)) {
-        (Some(object), _) => (object.size, object.sha256),
-        (None, Some(Ok(record))) => (record.data.len() as u64, Tally::of(&record.data).sha256()),
-        (None, _) => (0, Tally::default().sha256()),
     }
 }
 

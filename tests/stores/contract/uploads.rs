@@ -34,11 +34,15 @@ async fn find(rig: &Rig, name: &str) -> Option<Upload> {
     rig.metadata().upload(&id(name)).await.unwrap()
 }
 
-/// The draft that makes an upload a message.
+/// The draft that makes an upload a message, in its first epoch.
 fn uploaded(rig: &Rig, name: &str, number: u64, data: &[u8]) -> Draft {
+    uploaded_in(1, rig, name, number, data)
+}
+
+fn uploaded_in(epoch: u64, rig: &Rig, name: &str, number: u64, data: &[u8]) -> Draft {
     let tally = Tally::of(data);
     let (size, sha256, part_crcs) = (tally.len(), tally.sha256(), tally.part_crcs());
-    let whole = Uploaded { object: number, size, sha256, part_crcs };
+    let whole = Uploaded { object: number, epoch, size, sha256, part_crcs };
     let empty = Draft { data: Bytes::new(), created: rig.now, ..draft("a", "") };
     Draft { upload: Some(id(name)), uploaded: Some(whole), ..empty }
 }
@@ -141,7 +145,18 @@ pub(crate) async fn p2_a_refused_upload_goes_on(rig: &mut Rig) {
     assert_eq!(rig.refusals([object(known)]).await, [(0, 0, Refusal::Duplicate(1))]);
     rig.pause().await;
     assert_eq!(begin(rig, "u").await.0, number);
-    assert_eq!(rig.store([object(uploaded(rig, "u", number, b"large").expected(1))]).await, [2]);
+    assert_eq!(rig.store([object(uploaded_in(2, rig, "u", number, b"large").expected(1))]).await, [2]);
+}
+
+/// The one before may still have a commit on its way when another goes on, and writes to the object again.
+pub(crate) async fn p3_only_the_last_uploader_makes_the_message(rig: &mut Rig) {
+    let (number, first, _) = begin(rig, "u").await;
+    write(rig, number, b"large").await;
+    assert_eq!(begin(rig, "u").await, (number, first + 1, Saved::default()));
+    let late = [object(uploaded_in(first, rig, "u", number, b"large"))];
+    assert_eq!(rig.refusals(late).await, [(0, 0, Refusal::UploadGone)]);
+    rig.pause().await;
+    assert_eq!(rig.store([object(uploaded_in(first + 1, rig, "u", number, b"large"))]).await, [1]);
 }
 
 pub(crate) async fn uploads_end_at_their_deadlines(rig: &mut Rig) {
@@ -185,7 +200,7 @@ pub(crate) async fn p6_open_uploads_are_limited_and_listed(rig: &mut Rig) {
     // One that becomes a message makes room as well.
     let (number, ..) = begin(rig, "d").await;
     write(rig, number, b"x").await;
-    rig.store([object(uploaded(rig, "d", number, b"x"))]).await;
+    rig.store([object(uploaded_in(2, rig, "d", number, b"x"))]).await;
     begin(rig, "e").await;
     assert!(rig.metadata().begin_upload(new(rig, "f", "header")).await.is_err());
 }
