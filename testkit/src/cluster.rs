@@ -48,18 +48,9 @@ fn broker(
     s3: &SeaweedFs,
     settings: &[(&str, &str)],
 ) -> Process {
-    let (metadata, payload) = (tarantool.config(), s3.settings(BUCKET));
-    let mut all = vec![
-        ("SERVER_ROLE", role),
-        ("TARANTOOL_ADDRESS", &metadata.addresses[0]),
-        ("TARANTOOL_PASSWORD", &metadata.password),
-        ("TARANTOOL_LIVENESS", "2s"),
-        ("MINIO_ENDPOINT", &payload.endpoint),
-        ("MINIO_ACCESS_KEY_ID", &payload.access_key),
-        ("MINIO_SECRET_ACCESS_KEY", payload.secret_key.expose()),
-        ("MINIO_BUCKET_NAME", BUCKET),
-        ("LOG_LEVEL", "error"),
-    ];
+    let stores = crate::environment(&tarantool.config(), &s3.settings(BUCKET));
+    let mut all = vec![("SERVER_ROLE", role), ("TARANTOOL_LIVENESS", "2s"), ("LOG_LEVEL", "error")];
+    all.extend(stores.iter().map(|(name, value)| (*name, value.as_str())));
     all.extend(settings);
     Process::start(binary, &dir.join(format!("{role}-{number}")), &all)
 }

@@ -29,6 +29,8 @@ pub use seaweedfs::SeaweedFs;
 pub use tarantool::Tarantool;
 pub use virtualenv::Virtualenv;
 
+use minitoolstream::store;
+
 /// Settings for tests: free ports, a short reaper interval, no reserve of disk space.
 pub const SETTINGS: [(&str, &str); 6] = [
     ("SERVER_PORT", "0"),
@@ -38,6 +40,18 @@ pub const SETTINGS: [(&str, &str); 6] = [
     ("REAPER_GRACE", "0s"),
     ("DATA_FREE_MIN", "0"),
 ];
+
+/// What tells a broker of its shared stores, as environment variables.
+pub fn environment(metadata: &store::tarantool::Config, payload: &store::s3::Settings) -> Vec<(&'static str, String)> {
+    vec![
+        ("TARANTOOL_ADDRESS", metadata.addresses.join(",")),
+        ("TARANTOOL_PASSWORD", metadata.password.clone()),
+        ("MINIO_ENDPOINT", payload.endpoint.clone()),
+        ("MINIO_ACCESS_KEY_ID", payload.access_key.clone()),
+        ("MINIO_SECRET_ACCESS_KEY", payload.secret_key.expose().to_owned()),
+        ("MINIO_BUCKET_NAME", payload.bucket.clone()),
+    ]
+}
 
 /// Settings of a test over [`SETTINGS`]: the last of a name counts.
 fn lookup(extra: &[(String, String)], name: &str) -> Option<String> {

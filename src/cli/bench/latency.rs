@@ -4,7 +4,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use minitoolstream_client::{Connect, ConsumerSettings, Delivery, Fetch, NewMessage, Result};
 
-use super::load::{Measured, SUBJECT, histogram, micros};
+use super::{
+    load::{Measured, histogram, micros},
+    server::Target,
+};
 
 /// Who waits for the messages.
 #[derive(Clone, Copy)]
@@ -17,22 +20,22 @@ pub(super) enum Reader {
 
 /// Publishes at a steady rate and measures the time until a reader on another connection has each message.
 pub(super) async fn end_to_end(
-    address: &str,
+    target: &Target,
     kind: Reader,
     bytes: usize,
     rate: u32,
     duration: Duration,
 ) -> anyhow::Result<Measured> {
-    let reader = Connect::to(address).connect().await?;
-    let publisher = Connect::to(address).connect().await?.publisher();
+    let reader = Connect::to(&target.address).connect().await?;
+    let publisher = Connect::to(&target.address).connect().await?.publisher();
     let count = rate.saturating_mul(u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1));
     let mut datas: BoxStream<'_, Result<Option<Bytes>>> = match kind {
         Reader::Following => {
-            let messages = reader.fetch(Fetch::from_sequence(SUBJECT, 1).follow().limit(count)).await?;
+            let messages = reader.fetch(Fetch::from_sequence(&target.subject, 1).follow().limit(count)).await?;
             messages.map(|message| Ok(message?.data)).boxed()
         }
         Reader::Worker => {
-            let consumer = reader.consumer("bench").settings(ConsumerSettings::of(SUBJECT));
+            let consumer = reader.consumer(&target.durable).settings(ConsumerSettings::of(&target.subject));
             let acked = |delivery: Result<Delivery>| {
                 let delivery = delivery?;
                 let data = delivery.message.data.clone();
@@ -62,7 +65,7 @@ pub(super) async fn end_to_end(
         let mut data = vec![0; bytes.max(8)];
         let now = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         data[..8].copy_from_slice(&now.to_le_bytes());
-        pending.push(publisher.send(NewMessage::new(SUBJECT, Bytes::from(data))).await);
+        pending.push(publisher.send(NewMessage::new(&*target.subject, Bytes::from(data))).await);
     }
     for ack in pending {
         ack.await?;

@@ -9,8 +9,7 @@ use hdrhistogram::Histogram;
 use minitoolstream_client::{Client, Connect, Fetch, NewMessage, Pending, PublisherOptions};
 use tokio::sync::watch;
 
-/// The subject that loads go to.
-pub(super) const SUBJECT: &str = "bench.load";
+use super::server::Target;
 
 /// Messages between two acks.
 const ACK_EVERY: u64 = 1000;
@@ -71,19 +70,20 @@ pub(super) trait Load {
     fn publish(
         self,
         client: Client,
+        subject: String,
         until: Instant,
     ) -> impl Future<Output = anyhow::Result<Histogram<u64>>> + Send + 'static;
 }
 
 /// Lets all clients of a load work, each over a connection of its own.
-pub(super) async fn run(load: impl Load + Copy, address: &str, duration: Duration) -> anyhow::Result<Measured> {
+pub(super) async fn run(load: impl Load + Copy, target: &Target, duration: Duration) -> anyhow::Result<Measured> {
     let mut clients = Vec::new();
     for _ in 0..load.clients() {
-        clients.push(Connect::to(address).connect().await?);
+        clients.push(Connect::to(&target.address).connect().await?);
     }
     let started = Instant::now();
-    let tasks: Vec<_> =
-        clients.into_iter().map(|client| tokio::spawn(load.publish(client, started + duration))).collect();
+    let publish = |client| tokio::spawn(load.publish(client, target.subject.clone(), started + duration));
+    let tasks: Vec<_> = clients.into_iter().map(publish).collect();
     let mut latency = histogram();
     for task in tasks {
         latency.add(task.await??)?;
@@ -101,7 +101,7 @@ impl Load for Publishing {
         self.bytes as u64
     }
 
-    async fn publish(self, client: Client, until: Instant) -> anyhow::Result<Histogram<u64>> {
+    async fn publish(self, client: Client, subject: String, until: Instant) -> anyhow::Result<Histogram<u64>> {
         let options = PublisherOptions {
             in_flight_max: self.in_flight,
             in_flight_bytes: 64 << 20,
@@ -114,7 +114,7 @@ impl Load for Publishing {
         loop {
             let now = Instant::now();
             if now < until && pending.len() < self.in_flight {
-                let message = NewMessage::new(SUBJECT, data.clone());
+                let message = NewMessage::new(&*subject, data.clone());
                 pending.push_back((now, publisher.send(message).await));
                 continue;
             }
@@ -127,18 +127,19 @@ impl Load for Publishing {
 
 /// Reads everything of the load's subject, with a durable consumer that acknowledges every [`ACK_EVERY`] messages while
 /// it reads on.
-pub(super) async fn read_back(address: &str, bytes_each: usize) -> anyhow::Result<Measured> {
+pub(super) async fn read_back(target: &Target, bytes_each: usize) -> anyhow::Result<Measured> {
+    let Target { address, subject, durable } = target.clone();
     let client = Connect::to(address).connect().await?;
-    let last = client.last_sequence(SUBJECT).await?;
-    let everything = Fetch::durable(SUBJECT, "bench").follow().limit(u32::try_from(last)?);
+    let last = client.last_sequence(&subject).await?;
+    let everything = Fetch::durable(&subject, &durable).follow().limit(u32::try_from(last)?);
     let (done, mut to_ack) = watch::channel(0);
     let acking = tokio::spawn({
-        let client = client.clone();
+        let (client, subject, durable) = (client.clone(), subject.clone(), durable.clone());
         async move {
             let mut latency = histogram();
             while to_ack.changed().await.is_ok() {
                 let (sequence, asked) = (*to_ack.borrow_and_update(), Instant::now());
-                client.ack("bench", SUBJECT, sequence).await?;
+                client.ack(&durable, &subject, sequence).await?;
                 latency.saturating_record(micros(asked.elapsed()));
             }
             anyhow::Ok(latency)
@@ -158,6 +159,6 @@ pub(super) async fn read_back(address: &str, bytes_each: usize) -> anyhow::Resul
     }
     drop(done);
     let latency = acking.await??;
-    anyhow::ensure!(client.ack("bench", SUBJECT, 0).await? == last, "the last ack was not stored");
+    anyhow::ensure!(client.ack(&durable, &subject, 0).await? == last, "the last ack was not stored");
     Ok(Measured { messages: last, bytes: last * bytes_each as u64, elapsed: started.elapsed(), latency })
 }

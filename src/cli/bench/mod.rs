@@ -5,9 +5,14 @@ mod large;
 mod latency;
 mod load;
 mod server;
+mod steady;
 mod work;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use serde_json::json;
@@ -37,11 +42,13 @@ Scenarios:
   h   10 MiB, 4 clients: upload, and read back; the times of reads are those to the first byte
   i   1 GiB: upload, and read back
   j   publish 1 KiB at 1,000 messages/s while four messages of 1 GiB are uploaded
-Without --remote a broker is started for each run, on a fresh data directory, and each publishing scenario is repeated \
-against a bare gRPC service that acknowledges without storing: the ceiling of this machine.")]
+  k   publish 1 KiB at 1,000 messages/s
+Without --remote a broker is started for each run, on a fresh data directory (or, with TARANTOOL_ADDRESS and MINIO_ENDPOINT \
+set, on those stores), and each publishing scenario is repeated against a bare gRPC service that acknowledges without \
+storing: the ceiling of this machine.")]
 pub(super) struct Bench {
     /// Which scenarios to run.
-    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'], value_parser = scenario)]
+    #[arg(default_values_t = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k'], value_parser = scenario)]
     scenarios: Vec<char>,
     /// How long each scenario runs.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
@@ -59,8 +66,8 @@ pub(super) struct Bench {
 
 fn scenario(text: &str) -> Result<char, String> {
     match text.chars().next() {
-        Some(name @ 'a'..='j') if text.len() == 1 => Ok(name),
-        _ => Err("choose from a to j".into()),
+        Some(name @ 'a'..='k') if text.len() == 1 => Ok(name),
+        _ => Err("choose from a to k".into()),
     }
 }
 
@@ -113,6 +120,7 @@ impl Bench {
             'h' => self.large(["h upload 10 MiB", "h read 10 MiB"], 10 << 20, 4, session).await?,
             'i' => self.large(["i upload 1 GiB", "i read 1 GiB"], 1 << 30, 1, session).await?,
             'j' => vec![self.beside_uploads("j 1 KiB beside 4 x 1 GiB", session).await?],
+            'k' => vec![self.steady("k publish 1 KiB at 1,000/s", session).await?],
             _ => vec![self.end_to_end("g 1 KiB at 1,000/s, leased", latency::Reader::Worker, session).await?],
         })
     }
@@ -120,16 +128,16 @@ impl Bench {
     async fn end_to_end(&self, what: &'static str, reader: latency::Reader, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
         let before = server.usage();
-        let measured = latency::end_to_end(server.address(), reader, 1 << 10, 1000, self.duration).await?;
+        let measured = latency::end_to_end(server.target(), reader, 1 << 10, 1000, self.duration).await?;
         let used = server.used_since(before, measured.elapsed);
         Ok(Row { what, measured, server: used, ceiling: None })
     }
 
     async fn consuming(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
-        load::run(load, server.address(), self.duration).await?;
+        load::run(load, server.target(), self.duration).await?;
         let before = server.usage();
-        let measured = work::consume(server.address(), load.bytes).await?;
+        let measured = work::consume(server.target(), load.bytes).await?;
         let used = server.used_since(before, measured.elapsed);
         Ok(Row { what, measured, server: used, ceiling: None })
     }
@@ -137,7 +145,7 @@ impl Bench {
     async fn publishing(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
         let before = server.usage();
-        let measured = load::run(load, server.address(), self.duration).await?;
+        let measured = load::run(load, server.target(), self.duration).await?;
         let used = server.used_since(before, measured.elapsed);
         drop(server);
         let ceiling = self.ceiling(load).await?;
@@ -150,7 +158,7 @@ impl Bench {
             return Ok(None);
         }
         let echo = Server::echo()?;
-        Ok(Some(load::run(load, echo.address(), self.duration).await?.rate()))
+        Ok(Some(load::run(load, echo.target(), self.duration).await?.rate()))
     }
 
     async fn large(
@@ -163,10 +171,10 @@ impl Bench {
         let server = self.server(session)?;
         let load = large::Uploading { bytes, clients };
         let before = server.usage();
-        let uploaded = load::run(load, server.address(), self.duration).await?;
+        let uploaded = load::run(load, server.target(), self.duration).await?;
         let used = server.used_since(before, uploaded.elapsed);
         let before = server.usage();
-        let read = large::download(server.address(), clients as u64).await?;
+        let read = large::download(server.target(), clients as u64).await?;
         let used_by_reads = server.used_since(before, read.elapsed);
         drop(server);
         let ceiling = self.ceiling(load).await?;
@@ -178,16 +186,24 @@ impl Bench {
         let server = self.server(session)?;
         let before = server.usage();
         let uploads = large::Uploading { bytes: 1 << 30, clients: 4 };
-        let measured = large::beside_uploads(server.address(), uploads).await?;
+        let measured = large::beside_uploads(server.target(), uploads).await?;
+        let used = server.used_since(before, measured.elapsed);
+        Ok(Row { what, measured, server: used, ceiling: None })
+    }
+
+    async fn steady(&self, what: &'static str, session: &Session) -> anyhow::Result<Row> {
+        let server = self.server(session)?;
+        let (before, until) = (server.usage(), Instant::now() + self.duration);
+        let measured = steady::publish(server.target(), || Instant::now() >= until).await?;
         let used = server.used_since(before, measured.elapsed);
         Ok(Row { what, measured, server: used, ceiling: None })
     }
 
     async fn reading(&self, what: &'static str, load: load::Publishing, session: &Session) -> anyhow::Result<Row> {
         let server = self.server(session)?;
-        load::run(load, server.address(), self.duration).await?;
+        load::run(load, server.target(), self.duration).await?;
         let before = server.usage();
-        let measured = load::read_back(server.address(), load.bytes).await?;
+        let measured = load::read_back(server.target(), load.bytes).await?;
         let used = server.used_since(before, measured.elapsed);
         Ok(Row { what, measured, server: used, ceiling: None })
     }

@@ -10,9 +10,27 @@ use anyhow::{Context, bail};
 /// Ticks of processor time a second, as Linux reports them to every program.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Where a load goes: to a subject of its own, so that nothing of earlier runs is measured.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// The broker's address.
+    pub(super) address: String,
+    /// The subject.
+    pub(super) subject: String,
+    /// The durable consumer of it.
+    pub(super) durable: String,
+}
+
+impl Target {
+    fn new(address: String) -> Self {
+        let run = format!("{:08x}", fastrand::u32(..));
+        Self { address, subject: format!("bench.{run}"), durable: format!("bench-{run}") }
+    }
+}
+
 /// What is measured: a broker or bare service in a process of its own, or one that runs elsewhere.
 pub(super) struct Server {
-    address: String,
+    target: Target,
     child: Option<Child>,
     _data: Option<tempfile::TempDir>,
 }
@@ -28,10 +46,10 @@ pub(super) struct Usage {
 impl Server {
     /// One that runs already.
     pub(super) fn remote(address: &str) -> Self {
-        Self { address: address.into(), child: None, _data: None }
+        Self { target: Target::new(address.into()), child: None, _data: None }
     }
 
-    /// A new broker on a fresh data directory below `dir`.
+    /// A new broker on a fresh data directory below `dir`, or on the shared stores that the environment names.
     pub(super) fn broker(dir: &Path) -> anyhow::Result<Self> {
         let data =
             tempfile::Builder::new().prefix("bench-").tempdir_in(dir).context("no data directory can be made")?;
@@ -39,7 +57,7 @@ impl Server {
         command.args(["serve", "--output", "json", "--data-dir"]).arg(data.path());
         command.envs([("SERVER_PORT", "0"), ("EGRESS_PORT", "0"), ("HTTP_PORT", "0"), ("LOG_LEVEL", "warn")]);
         let (child, address) = spawn(command)?;
-        Ok(Self { address, child: Some(child), _data: Some(data) })
+        Ok(Self { target: Target::new(address), child: Some(child), _data: Some(data) })
     }
 
     /// A service that acknowledges without storing.
@@ -47,11 +65,11 @@ impl Server {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "--echo-server"]);
         let (child, address) = spawn(command)?;
-        Ok(Self { address, child: Some(child), _data: None })
+        Ok(Self { target: Target::new(address), child: Some(child), _data: None })
     }
 
-    pub(super) fn address(&self) -> &str {
-        &self.address
+    pub(super) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Processor time used so far, in seconds.

@@ -3,7 +3,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use minitoolstream_client::{Connect, ConsumerSettings};
 
-use super::load::{Measured, SUBJECT, histogram, micros};
+use super::{
+    load::{Measured, histogram, micros},
+    server::Target,
+};
 
 /// What a worker may hold: several round trips of messages.
 const WINDOW: u32 = 20_000;
@@ -13,11 +16,11 @@ const CONFIRMING_MAX: Duration = Duration::from_secs(30);
 
 /// Consumes everything of the load's subject as the one worker of a durable consumer, and acks each message by itself.
 /// What is measured ends when the broker has confirmed every ack.
-pub(super) async fn consume(address: &str, bytes_each: usize) -> anyhow::Result<Measured> {
-    let client = Connect::to(address).connect().await?;
-    let last = client.last_sequence(SUBJECT).await?;
-    let settings = ConsumerSettings::of(SUBJECT).max_ack_pending(WINDOW * 2);
-    let consumer = client.consumer("bench").settings(settings).window(WINDOW, 64 << 20);
+pub(super) async fn consume(target: &Target, bytes_each: usize) -> anyhow::Result<Measured> {
+    let client = Connect::to(&target.address).connect().await?;
+    let last = client.last_sequence(&target.subject).await?;
+    let settings = ConsumerSettings::of(&target.subject).max_ack_pending(WINDOW * 2);
+    let consumer = client.consumer(&target.durable).settings(settings).window(WINDOW, 64 << 20);
     let started = Instant::now();
     let mut deliveries = consumer.messages().await?;
     let (mut latency, mut before) = (histogram(), started);
@@ -35,7 +38,7 @@ pub(super) async fn consume(address: &str, bytes_each: usize) -> anyhow::Result<
     }
     deliveries.drain(CONFIRMING_MAX).await?;
     let elapsed = started.elapsed();
-    let books = client.consumer("bench").info().await?;
+    let books = client.consumer(&target.durable).info().await?;
     anyhow::ensure!(books.acked == last && books.redeliveries == 0, "acked {} of {last}", books.acked);
     Ok(Measured::new(latency, last * bytes_each as u64, elapsed))
 }

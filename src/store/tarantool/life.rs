@@ -72,7 +72,8 @@ async fn renew(link: Arc<Link>, number: Arc<AtomicU64>, liveness: Duration) {
         tokio::time::sleep(liveness / 3).await;
         let known = number.load(Ordering::Acquire);
         // A repeat of a renewal is another one: it needs no id.
-        let renewed = link.call::<bool>("broker_renew", &((), known, liveness.as_secs_f64())).await;
+        let arguments = ((), known, liveness.as_secs_f64());
+        let renewed = link.call_within::<bool>(liveness / 3, "broker_renew", &arguments).await;
         match renewed {
             Ok(false) if known != 0 => {
                 tracing::warn!("this broker was taken for dead: what its workers had is given to others");

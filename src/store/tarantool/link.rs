@@ -7,27 +7,30 @@
 //! ```
 
 use std::{
+    fmt::Display,
     hash::{BuildHasher, RandomState},
+    io,
     sync::{
-        Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::join_all};
-use rusty_tarantool::tarantool::{Client, ClientConfig, CommandPacket};
+use futures_util::future::join_all;
+use rusty_tarantool::tarantool::{CommandPacket, TarantoolResponse};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
-    time::{Instant, timeout, timeout_at},
+    sync::{Mutex, Semaphore},
+    time::{Instant, timeout_at},
 };
 
 use super::{
     Config,
     answers::{Answer, Status},
+    connection::{Connection, Silence},
 };
 use crate::error::{Error, Result};
 
@@ -35,14 +38,10 @@ use crate::error::{Error, Result};
 const INTERFACE: u64 = 1;
 /// An empty array.
 const NO_ARGUMENTS: [u8; 1] = [0x90];
-/// The client's wait before it connects again.
-const RECONNECT_MS: u64 = 200;
 /// Pauses between repeats grow up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 /// How long an instance may take to say what it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection that does not answer is made anew, but not more often than this: one that hangs cannot be ended.
-const RENEWAL_MIN: Duration = Duration::from_secs(2);
 /// Repeats of one call.
 const ATTEMPTS_MAX: u32 = 50;
 
@@ -52,7 +51,7 @@ pub(super) struct Link {
     instances: Vec<Instance>,
     writable: AtomicUsize,
     permits: Semaphore,
-    /// The long-lived runtime: the client's own task lives where the first call was made.
+    /// The long-lived runtime: connections live on it, whoever opens them.
     pub(super) runtime: Handle,
     seed: u64,
     calls: AtomicU64,
@@ -60,7 +59,7 @@ pub(super) struct Link {
 
 struct Instance {
     address: String,
-    client: Mutex<(Client, Instant)>,
+    connection: Mutex<Option<Arc<Connection>>>,
 }
 
 /// Why an attempt gave no answer.
@@ -74,12 +73,9 @@ enum Failure {
 impl Link {
     pub(super) async fn open(config: Config) -> Result<Self> {
         let runtime = Handle::current();
-        let instances = config.addresses.iter().map(|address| Instance {
-            address: address.clone(),
-            client: Mutex::new((client(&config, address, &runtime), Instant::now())),
-        });
+        let instance = |address: &String| Instance { address: address.clone(), connection: Mutex::default() };
         let link = Self {
-            instances: instances.collect(),
+            instances: config.addresses.iter().map(instance).collect(),
             writable: AtomicUsize::new(0),
             permits: Semaphore::new(config.calls_max.clamp(1, Semaphore::MAX_PERMITS)),
             runtime,
@@ -110,32 +106,38 @@ impl Link {
 
     /// Calls a function and repeats the call while its outcome is unknown. One that writes has an [`id`](Self::id).
     pub(super) async fn call<T: DeserializeOwned>(&self, function: &str, arguments: &impl Serialize) -> Result<T> {
-        self.call_within(self.config.timeout, function, arguments).await
+        self.call_written(function, write(function, arguments)?.into()).await
     }
 
-    /// The same, of a function that takes its time.
+    /// Calls a function with arguments that are written already.
+    pub(super) async fn call_written<T: DeserializeOwned>(&self, function: &str, arguments: ByteBuf) -> Result<T> {
+        let limit = self.config.timeout;
+        let deadline = Instant::now() + 2 * limit;
+        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else {
+            let what = format!("{} calls of Tarantool are under way: wait and repeat", self.config.calls_max);
+            return Err(Error::Exhausted { what, retry_after: PAUSE_MAX });
+        };
+        self.repeat(limit, deadline, function, arguments.into_vec()).await
+    }
+
+    /// Calls a function that has a limit of its own, and no turn to wait for: one that this broker lives by, and calls once
+    /// at a time.
     pub(super) async fn call_within<T: DeserializeOwned>(
         &self,
         limit: Duration,
         function: &str,
         arguments: &impl Serialize,
     ) -> Result<T> {
-        let arguments = rmp_serde::to_vec(arguments)
-            .map_err(|error| Error::unavailable(format!("a call of {function} cannot be written: {error}")))?;
-        self.repeat(limit, function, arguments).await
+        self.repeat(limit, Instant::now() + 2 * limit, function, write(function, arguments)?).await
     }
 
-    /// Calls a function with arguments that are written already.
-    pub(super) async fn call_written<T: DeserializeOwned>(&self, function: &str, arguments: ByteBuf) -> Result<T> {
-        self.repeat(self.config.timeout, function, arguments.into_vec()).await
-    }
-
-    async fn repeat<T: DeserializeOwned>(&self, limit: Duration, function: &str, arguments: Vec<u8>) -> Result<T> {
-        let deadline = Instant::now() + 2 * limit;
-        let Ok(Ok(_permit)) = timeout_at(deadline, self.permits.acquire()).await else {
-            let what = format!("{} calls of Tarantool are under way: wait and repeat", self.config.calls_max);
-            return Err(Error::Exhausted { what, retry_after: PAUSE_MAX });
-        };
+    async fn repeat<T: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        deadline: Instant,
+        function: &str,
+        arguments: Vec<u8>,
+    ) -> Result<T> {
         let mut pause = Duration::from_millis(5);
         let mut why = String::new();
         for _ in 0..ATTEMPTS_MAX {
@@ -168,17 +170,7 @@ impl Link {
         let Some(instance) = self.instances.get(at) else {
             return Err(Failure::Lost("no address is configured".into()));
         };
-        let packet = CommandPacket::call_raw(&format!("mts.{function}"), arguments)
-            .map_err(|error| Failure::Lost(error.to_string()))?;
-        let client = instance.current();
-        let response = match timeout(limit, client.send_command(packet)).await {
-            Ok(Ok(response)) => response,
-            Ok(Err(error)) => return Err(Failure::Lost(format!("{}: {error}", instance.address))),
-            Err(_) => {
-                self.renew(instance);
-                return Err(Failure::Lost(format!("{}: no answer within {limit:?}", instance.address)));
-            }
-        };
+        let response = self.ask(instance, function, arguments, limit).await.map_err(Failure::Lost)?;
         match Answer::read(&response.data) {
             Some(Answer::Given(answer)) => Ok(Ok(answer)),
             Some(Answer::Refused { kind, message }) if kind == "read_only" => {
@@ -195,21 +187,10 @@ impl Link {
     /// Finds the instance that takes writes: of those that do, the one with the latest term.
     async fn discover(&self) -> Result<()> {
         let asked = self.instances.iter().map(|instance| async move {
-            let client = instance.current();
-            let ask = async {
-                let packet = CommandPacket::call_raw("mts.status", NO_ARGUMENTS.into())?;
-                client.send_command(packet).await
-            };
-            match timeout(STATUS_TIMEOUT, ask).await {
-                Ok(Ok(response)) => match Answer::<Status>::read(&response.data) {
-                    Some(Answer::Given(status)) => Ok(status),
-                    _ => Err(format!("{}: it does not know its functions yet", instance.address)),
-                },
-                Ok(Err(error)) => Err(format!("{}: {error}", instance.address)),
-                Err(_) => {
-                    self.renew(instance);
-                    Err(format!("{}: no answer within {STATUS_TIMEOUT:?}", instance.address))
-                }
+            let response = self.ask(instance, "status", NO_ARGUMENTS.into(), STATUS_TIMEOUT).await?;
+            match Answer::<Status>::read(&response.data) {
+                Some(Answer::Given(status)) => Ok(status),
+                _ => Err(format!("{}: it does not know its functions yet", instance.address)),
             }
         });
         let mut found: Option<(u64, usize)> = None;
@@ -237,12 +218,43 @@ impl Link {
         Ok(())
     }
 
-    /// Connects anew: a connection may be dead without saying so.
-    fn renew(&self, instance: &Instance) {
-        let mut current = instance.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.1.elapsed() >= RENEWAL_MIN {
-            *current = (client(&self.config, &instance.address, &self.runtime), Instant::now());
+    /// Calls one instance once; says why there is no answer. A connection that is found dead is given up, and with it the
+    /// calls that wait on it.
+    async fn ask(
+        &self,
+        instance: &Instance,
+        function: &str,
+        arguments: Vec<u8>,
+        limit: Duration,
+    ) -> Result<TarantoolResponse, String> {
+        let why = |what: &dyn Display| format!("{}: {what}", instance.address);
+        let packet = CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| why(&error))?;
+        let connection = self.connection(instance).await.map_err(|error| why(&error))?;
+        match connection.call(packet, limit).await {
+            Ok(response) => Ok(response),
+            Err(Silence::Ended(what)) => Err(why(&what)),
+            Err(Silence::Slow) => Err(why(&format_args!("no answer within {limit:?}"))),
+            Err(Silence::Dead) => {
+                let mut current = instance.connection.lock().await;
+                if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &connection)) {
+                    *current = None;
+                }
+                connection.close();
+                Err(why(&format_args!("no answer to anything within {limit:?}")))
+            }
         }
+    }
+
+    /// The connection to an instance; opened by the first who needs it.
+    async fn connection(&self, instance: &Instance) -> io::Result<Arc<Connection>> {
+        let mut current = instance.connection.lock().await;
+        if let Some(connection) = current.as_ref().filter(|connection| connection.is_open()) {
+            return Ok(connection.clone());
+        }
+        let Config { user, password, .. } = &self.config;
+        let connection = Arc::new(Connection::open(&instance.address, user, password, &self.runtime).await?);
+        *current = Some(connection.clone());
+        Ok(connection)
     }
 
     /// Half a duration to all of it.
@@ -252,21 +264,9 @@ impl Link {
     }
 }
 
-impl Instance {
-    fn current(&self) -> Client {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
-    }
-}
-
-fn client(config: &Config, address: &str, runtime: &Handle) -> Client {
-    let config = ClientConfig::new(address, config.user.clone(), config.password.clone());
-    let client = config.set_reconnect_time_ms(RECONNECT_MS).build();
-    // The first call decides on which runtime the client's own task lives: on the long-lived one.
-    let _context = runtime.enter();
-    if let Ok(packet) = CommandPacket::ping() {
-        let _asked = client.send_command(packet).now_or_never();
-    }
-    client
+fn write(function: &str, arguments: &impl Serialize) -> Result<Vec<u8>> {
+    rmp_serde::to_vec(arguments)
+        .map_err(|error| Error::unavailable(format!("a call of {function} cannot be written: {error}")))
 }
 
 fn refusal(kind: &str, message: String) -> Error {

@@ -11,6 +11,7 @@
 
 mod answers;
 mod changes;
+mod connection;
 mod consumers;
 mod leases;
 mod life;
