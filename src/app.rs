@@ -137,6 +137,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         rings: rings.clone(),
         clock: clock.clone(),
         dedup_window: config.dedup_window,
+        inline_max: config.inline_max(),
         metrics: metrics.clone(),
         runtime: tokio::runtime::Handle::current(),
         turn: Arc::default(),
@@ -144,10 +145,10 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let (storage, alive) = supervise(supervision("storage"), move |bell| Storage::new(parts.clone(), bell));
     supervisors.spawn(alive);
     let publishers: Vec<_> = (0..PUBLISHERS)
-        .map(|_| {
+        .map(|number| {
             let storage = storage.clone();
             let (publisher, alive) =
-                supervise(supervision("publisher"), move |bell| Publisher::new(storage.clone(), bell));
+                supervise(supervision("publisher"), move |bell| Publisher::new(storage.clone(), number, bell));
             supervisors.spawn(alive);
             publisher
         })

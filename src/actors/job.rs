@@ -1,211 +1,109 @@
-//! Takes one group of batches and acks through the stores, and answers everybody.
+//! Takes one group of commits, acks and steps through one transaction, and answers everybody.
 
 use tokio_util::sync::CancellationToken;
 
-use super::storage::{Commit, MovePosition, Parts, TakeStep};
+use super::{
+    queue::{Entry, Refused},
+    storage::{MovePosition, Parts, TakeStep},
+};
 use crate::{
     block::{
-        INLINE_MAX, PayloadKey, Placement,
-        batch::{self, NewBlock, Source},
+        PayloadKey, Placement,
         guard::{RecordAt, Refusal},
     },
     consumer::Stepped,
     error::{Error, Result},
     store::{Committed, Group},
-    types::{Published, Subject},
+    types::Published,
 };
-
-/// The segment that is being appended to.
-#[derive(Clone, Copy)]
-pub(super) struct Segment {
-    number: u64,
-    /// Bytes in it.
-    len: u64,
-}
 
 /// One group on its way through the stores.
 pub(super) struct Job {
     parts: Parts,
-    pub(super) commits: Vec<Commit>,
-    pub(super) acks: Vec<MovePosition>,
-    pub(super) steps: Vec<TakeStep>,
     over: CancellationToken,
-    segment: Option<Segment>,
-    /// Segments and objects that were begun, and that no block may ever refer to.
-    unused: Vec<PayloadKey>,
-    /// For each commit and draft: why it is not stored.
-    refused: Vec<Vec<Option<Refused>>>,
+    pub(super) work: Work,
 }
 
-/// Why a draft is not stored.
-#[derive(Clone)]
-enum Refused {
-    Known(Result<Published>),
-    /// It repeats this draft of this commit.
-    Follows(usize, usize),
+/// What is stored together.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) entries: Vec<Entry>,
+    pub(super) acks: Vec<MovePosition>,
+    pub(super) steps: Vec<TakeStep>,
 }
 
 impl Job {
-    pub(super) fn new(parts: Parts, over: CancellationToken, segment: Option<Segment>) -> Self {
-        let (commits, acks, steps) = (Vec::new(), Vec::new(), Vec::new());
-        Self { parts, commits, acks, steps, over, segment, unused: Vec::new(), refused: Vec::new() }
+    pub(super) fn new(parts: Parts, over: CancellationToken, work: Work) -> Self {
+        Self { parts, over, work }
     }
 
-    /// Stores the group and answers everybody; gives the segment to go on with.
-    pub(super) async fn run(mut self) -> Option<Segment> {
-        self.refused = self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
+    /// Stores the group and answers everybody; gives back what is to be tried again because a part of it was refused.
+    pub(super) async fn run(mut self) -> Work {
         let started = std::time::Instant::now();
         let mut outcome = self.store().await;
         self.parts.metrics.committed(started.elapsed(), outcome.is_ok());
-        if let Err(error) = &outcome
-            && !self.commits.is_empty()
-        {
-            // Acks and steps need no space: they do not share the fate of the blocks (a full disk must not stop consumers).
+        if let Err(error) = &outcome {
             self.fail_commits(error);
-            outcome = self.store().await;
+            // Acks and steps need no space: they do not share the fate of the blocks. If nobody knows what became of them,
+            // they must not be taken twice.
+            if matches!(error, Error::Exhausted { .. }) && !(self.work.acks.is_empty() && self.work.steps.is_empty()) {
+                outcome = self.store().await;
+            }
         }
-        self.discard_unused().await;
-        let parts = self.parts.clone();
-        let segment = match outcome {
-            Ok(stored) => self.answer(stored),
+        match outcome {
+            Ok(Outcome::Stored(stored)) => self.answer(stored),
+            Ok(Outcome::Refused(owners, refusals)) => {
+                self.strip(&owners, refusals);
+                return self.work;
+            }
             Err(error) => self.fail_acks(&error),
+        }
+        Work::default()
+    }
+
+    async fn store(&mut self) -> Result<Outcome> {
+        let (mut blocks, mut placements, mut owners) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, entry) in self.work.entries.iter_mut().enumerate() {
+            let placed = entry.placed().map(|placed| placed.placements.clone()).unwrap_or_default();
+            for (block, placement) in std::mem::take(&mut entry.commit.blocks).into_iter().zip(placed) {
+                owners.push((index, block.drafts.clone()));
+                blocks.push(block);
+                placements.push(placement);
+            }
+        }
+        let group = Group {
+            blocks,
+            placements,
+            acks: self.work.acks.iter().map(|ack| ack.ack.clone()).collect(),
+            steps: self.work.steps.iter().map(|step| step.step.clone()).collect(),
+            now: self.parts.clock.now(),
+            dedup_window: self.parts.dedup_window,
         };
-        match segment {
-            Some(segment) if parts.stores.metadata.is_shared() => {
-                // Shared payload is stored at once and never added to. Nobody waits for its row to say so.
-                let runtime = parts.runtime.clone();
-                runtime.spawn(async move { parts.seal(segment).await });
-                None
+        Ok(match self.parts.commit(group, self.over.clone()).await? {
+            Committed::Stored { firsts, positions, steps, .. } => {
+                Outcome::Stored(Stored { owners, firsts, positions, steps })
             }
-            segment => segment,
-        }
+            Committed::Refused(refusals) => Outcome::Refused(owners, refusals),
+        })
     }
 
-    async fn store(&mut self) -> Result<Stored> {
-        let mut objects = vec![Vec::new(); self.commits.len()];
-        loop {
-            let mut blocks = Vec::new();
-            let mut owners = Vec::new();
-            for (index, commit) in self.commits.iter_mut().enumerate() {
-                for block in std::mem::take(&mut commit.blocks) {
-                    owners.push((index, block.subject.clone(), block.drafts.clone()));
-                    blocks.push(block);
-                }
-            }
-            let placements = self.place(&mut blocks).await?;
-            for ((commit, _, drafts), placement) in owners.iter().zip(&placements) {
-                if let Placement::Object { object, .. } = placement {
-                    objects[*commit].push((drafts[0], PayloadKey::Object(*object)));
-                }
-            }
-            let group = Group {
-                blocks,
-                placements,
-                acks: self.acks.iter().map(|ack| ack.ack.clone()).collect(),
-                steps: self.steps.iter().map(|step| step.step.clone()).collect(),
-                now: self.parts.clock.now(),
-                dedup_window: self.parts.dedup_window,
-            };
-            match self.parts.commit(group, self.over.clone()).await? {
-                Committed::Stored { firsts, positions, steps, .. } => {
-                    self.unused.retain(|key| !objects.iter().flatten().any(|(_, object)| object == key));
-                    return Ok(Stored { owners, firsts, positions, steps, objects });
-                }
-                Committed::Refused(refusals) => {
-                    self.strip(&owners, refusals);
-                    // They are written anew: an object belongs to the one group that commits.
-                    objects.iter_mut().for_each(Vec::clear);
-                }
-            }
-        }
-    }
-
-    /// Lets the reaper have what was written for nothing: objects of refused messages, segments whose append failed.
-    async fn discard_unused(&mut self) {
-        for key in std::mem::take(&mut self.unused) {
-            if let Err(error) = self.parts.stores.metadata.seal_payload(key, self.parts.clock.now()).await {
-                tracing::warn!(%error, %key, "an unused payload stays until the next start");
-            }
-        }
-    }
-
-    /// Makes the bodies durable. Small blocks stay in their rows, the others share one append.
-    async fn place(&mut self, blocks: &mut [NewBlock]) -> Result<Vec<Placement>> {
-        let is_slice = |block: &NewBlock| block.object.is_none() && block.body.len() > INLINE_MAX;
-        let slices: Vec<_> = blocks.iter().filter(|block| is_slice(block)).map(|block| block.body.clone()).collect();
-        let (segment, mut offset) = if slices.is_empty() { (0, 0) } else { self.append(slices).await? };
-        let mut placements = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            placements.push(if let Some(object) = &block.object {
-                let number = match &object.source {
-                    Source::Stored { object, .. } => *object,
-                    Source::Data(data) => self.put_object(data.clone()).await?,
-                };
-                Placement::Object {
-                    object: number,
-                    size: object.size,
-                    sha256: object.sha256,
-                    part_crcs: object.part_crcs.clone(),
-                    record: block.body.clone(),
-                }
-            } else if is_slice(block) {
-                let len = block.body.len() as u64;
-                offset += len;
-                Placement::Slice { segment, offset: offset - len, len }
-            } else {
-                Placement::Inline(block.body.clone())
-            });
-        }
-        Ok(placements)
-    }
-
-    async fn put_object(&mut self, data: bytes::Bytes) -> Result<u64> {
-        let key = self.parts.stores.metadata.open_payload(PayloadKey::Object).await?;
-        self.unused.push(key);
-        self.parts.stores.payload.put_object(key.number(), data).await?;
-        Ok(key.number())
-    }
-
-    async fn append(&mut self, bodies: Vec<bytes::Bytes>) -> Result<(u64, u64)> {
-        if let Some(full) = self.segment {
-            if let Some(offset) = self.append_to(full.number, bodies.clone()).await? {
-                return Ok((full.number, offset));
-            }
-            let Parts { stores, clock, .. } = &self.parts;
-            stores.payload.seal(full.number, full.len).await?;
-            stores.metadata.seal_payload(PayloadKey::Segment(full.number), clock.now()).await?;
-        }
-        let number = self.parts.stores.metadata.open_payload(PayloadKey::Segment).await?.number();
-        let offset = self.append_to(number, bodies).await?;
-        let offset = offset.ok_or_else(|| Error::unavailable("a new segment refused its first block"))?;
-        Ok((number, offset))
-    }
-
-    async fn append_to(&mut self, number: u64, bodies: Vec<bytes::Bytes>) -> Result<Option<u64>> {
-        // After a failure the segment is not written to again.
-        self.segment = None;
-        let len: u64 = bodies.iter().map(|body| body.len() as u64).sum();
-        let appended = self.parts.stores.payload.append(number, bodies).await;
-        match &appended {
-            Ok(Some(offset)) => self.segment = Some(Segment { number, len: offset + len }),
-            Ok(None) => {}
-            Err(_) => self.unused.push(PayloadKey::Segment(number)),
-        }
-        appended
-    }
-
-    /// Leaves refused records out and forms the blocks of their commits anew.
+    /// Leaves refused records out of their commits, and lets what repeats another commit wait for that one.
     fn strip(&mut self, owners: &[Owner], refusals: Vec<(RecordAt, Refusal)>) {
+        let mut is_changed = vec![false; self.work.entries.len()];
         for (at, refusal) in refusals {
-            let (commit, _, drafts) = &owners[at.block];
+            let (index, drafts) = &owners[at.block];
             let draft = drafts[at.record];
             let refused = match refusal {
                 Refusal::Duplicate(sequence) => {
                     Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))
                 }
                 Refusal::Follows(first) => {
-                    let (commit, _, drafts) = &owners[first.block];
-                    Refused::Follows(*commit, drafts[first.record])
+                    let (first_index, first_drafts) = &owners[first.block];
+                    if first_index != index {
+                        self.work.entries[*index].after = Some(self.work.entries[*first_index].number);
+                        continue;
+                    }
+                    Refused::Follows(first_drafts[first.record])
                 }
                 Refusal::UploadGone => Refused::Known(Err(Error::NotFound(
                     "the upload is no more: its deadline passed, or it was aborted or continued elsewhere; begin a new one"
@@ -214,101 +112,107 @@ impl Job {
                 Refusal::Expected(last) => Refused::Known(Err(Error::Conflict(format!(
                     "the last sequence of '{}' is {last}, not the expected one: read what came meanwhile and decide \
                      again",
-                    self.commits[*commit].drafts[draft].subject
+                    self.work.entries[*index].commit.drafts[draft].subject
                 )))),
             };
-            self.refused[*commit][draft] = Some(refused);
+            self.work.entries[*index].refused[draft] = Some(refused);
+            is_changed[*index] = true;
         }
-        for (commit, refused) in self.commits.iter_mut().zip(&self.refused) {
-            let skip: Vec<_> = refused.iter().map(Option::is_some).collect();
-            commit.blocks = batch::form(&commit.drafts, &skip);
+        for (entry, is_changed) in self.work.entries.iter_mut().zip(is_changed) {
+            // They are written anew: an object belongs to the one group that commits.
+            if let Some(placed) = entry.reform(is_changed, self.parts.inline_max) {
+                self.parts.discard(placed.objects);
+            }
         }
     }
 
-    fn answer(mut self, stored: Stored) -> Option<Segment> {
+    fn answer(self, stored: Stored) {
+        let Work { mut entries, acks, steps } = self.work;
         let mut results: Vec<Vec<Option<Result<Published>>>> =
-            self.commits.iter().map(|commit| vec![None; commit.drafts.len()]).collect();
-        for ((commit, _, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
+            entries.iter().map(|entry| vec![None; entry.commit.drafts.len()]).collect();
+        for ((index, drafts), first) in stored.owners.iter().zip(&stored.firsts) {
             // One that waits for its time is alone in its block, and its first sequence is 0.
             for (draft, sequence) in drafts.iter().zip(*first..) {
-                results[*commit][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
+                results[*index][*draft] = Some(Ok(Published { sequence, duplicate: false, object: None }));
             }
         }
-        for (commit, objects) in stored.objects.into_iter().enumerate() {
-            for (draft, object) in objects {
-                if let Some(Ok(published)) = &mut results[commit][draft] {
-                    published.object = Some(object.to_string());
-                }
+        let placements: Vec<_> =
+            entries.iter_mut().filter_map(Entry::placed).map(|placed| &placed.placements).collect();
+        for ((index, drafts), placement) in stored.owners.iter().zip(placements.into_iter().flatten()) {
+            if let (Placement::Object { object, .. }, Some(Ok(published))) =
+                (placement, &mut results[*index][drafts[0]])
+            {
+                published.object = Some(PayloadKey::Object(*object).to_string());
             }
         }
-        for (commit, refused) in std::mem::take(&mut self.refused).into_iter().enumerate() {
-            for (draft, refused) in refused.into_iter().enumerate() {
+        for (entry, mut results) in entries.into_iter().zip(results) {
+            for (draft, refused) in entry.refused.into_iter().enumerate() {
                 match refused {
-                    Some(Refused::Known(result)) => results[commit][draft] = Some(result),
-                    Some(Refused::Follows(first_commit, first)) => {
-                        results[commit][draft] = results[first_commit][first]
-                            .clone()
-                            .map(|result| result.map(|published| Published { duplicate: true, ..published }));
+                    Some(Refused::Known(result)) => results[draft] = Some(result),
+                    Some(Refused::Follows(first)) => {
+                        let result = results[first].clone();
+                        results[draft] =
+                            result.map(|result| result.map(|published| Published { duplicate: true, ..published }));
                     }
                     None => {}
                 }
             }
-        }
-        for (commit, results) in self.commits.into_iter().zip(results) {
             let mut results = results.into_iter().map(|result| result.unwrap_or_else(|| Err(Error::outcome_unknown())));
-            for ticket in commit.tickets.take().into_iter().flatten() {
+            for ticket in entry.commit.tickets.take().into_iter().flatten() {
                 // A caller that went away does not care.
                 let _ = ticket.reply.send(results.by_ref().take(ticket.drafts).collect());
                 drop(ticket.permit);
             }
         }
-        for (ack, position) in self.acks.into_iter().zip(stored.positions) {
+        for (ack, position) in acks.into_iter().zip(stored.positions) {
             let _ = ack.reply.send(position);
         }
-        for (step, stepped) in self.steps.into_iter().zip(stored.steps) {
+        for (step, stepped) in steps.into_iter().zip(stored.steps) {
             let _ = step.reply.send(stepped);
         }
-        self.segment
     }
 
     fn fail_commits(&mut self, error: &Error) {
-        self.refused.clear();
-        for ticket in self.commits.drain(..).filter_map(|commit| commit.tickets.take()).flatten() {
+        for entry in self.work.entries.drain(..) {
+            entry.fail(&self.parts, error);
+        }
+    }
+
+    fn fail_acks(self, error: &Error) {
+        for ack in self.work.acks {
+            tracing::warn!(request = %ack.request, %error, "a position was not moved");
+            let _ = ack.reply.send(Err(error.clone()));
+        }
+        for step in self.work.steps {
+            let _ = step.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+impl Entry {
+    /// Tells everybody that nothing was stored, or that nobody knows.
+    pub(super) fn fail(mut self, parts: &Parts, error: &Error) {
+        if let Some(placed) = self.placed() {
+            parts.discard(std::mem::take(&mut placed.objects));
+        }
+        for ticket in self.commit.tickets.take().into_iter().flatten() {
             tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
             ticket.fail(error);
         }
     }
-
-    fn fail_acks(self, error: &Error) -> Option<Segment> {
-        for ack in self.acks {
-            tracing::warn!(request = %ack.request, %error, "a position was not moved");
-            let _ = ack.reply.send(Err(error.clone()));
-        }
-        for step in self.steps {
-            let _ = step.reply.send(Err(error.clone()));
-        }
-        self.segment
-    }
 }
 
-impl Parts {
-    /// Closes the row of a segment; if that fails, the reaper will.
-    async fn seal(&self, segment: Segment) {
-        let key = PayloadKey::Segment(segment.number);
-        if let Err(error) = self.stores.metadata.seal_payload(key, self.clock.now()).await {
-            tracing::debug!(%error, %key, "a segment stays open until the reaper closes it");
-        }
-    }
-}
+/// Entry and drafts of a block.
+type Owner = (usize, Vec<usize>);
 
-/// Commit, subject and drafts of a block.
-type Owner = (usize, Subject, Vec<usize>);
+enum Outcome {
+    Stored(Stored),
+    Refused(Vec<Owner>, Vec<(RecordAt, Refusal)>),
+}
 
 struct Stored {
     owners: Vec<Owner>,
     firsts: Vec<u64>,
     positions: Vec<Result<u64>>,
     steps: Vec<Result<Stepped>>,
-    /// For each commit: the objects that drafts became.
-    objects: Vec<Vec<(usize, PayloadKey)>>,
 }

@@ -20,6 +20,11 @@ impl<T> Parcel<T> {
     pub fn take(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Looks at the content, if nobody has taken it.
+    pub fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Option<R> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(look)
+    }
 }
 
 impl<T> Clone for Parcel<T> {

@@ -1,8 +1,8 @@
 //! Gathers what arrives while the previous commit is in flight, and forms it into blocks.
 //!
-//! There is no timer: an idle publisher commits at once, a busy one commits as much as came meanwhile. Each subject
-//! belongs to one publisher (shard), and each publisher has one commit under way, so messages keep the order in which
-//! they came (P2).
+//! There is no timer: an idle publisher commits at once, a busy one commits as much as came meanwhile, or has some more
+//! commits under way if they are large: their payload is written at the same time. Each subject belongs to one publisher
+//! (shard), and storage keeps the order of a publisher's commits, so messages keep the order in which they came (P2).
 
 use std::{
     collections::VecDeque,
@@ -29,6 +29,12 @@ use crate::{
 /// A commit takes waiting requests until it has this many bytes of data.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
+/// Commits of one publisher under way.
+const UNDER_WAY_MAX: usize = 4;
+
+/// A busy publisher gathers so many bytes before it commits more.
+const GATHERED_MIN: usize = 1 << 20;
+
 /// Requests that may wait in a mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
 
@@ -53,15 +59,23 @@ pub struct Publish {
 /// See the [module](self).
 pub struct Publisher {
     storage: Handle<Storage>,
+    number: usize,
     waiting: VecDeque<Parcel<Publish>>,
-    busy: bool,
+    /// Bytes of data that wait.
+    gathered: usize,
+    under_way: usize,
     bell: Bell,
 }
 
 impl Publisher {
-    /// A publisher that commits through the given storage.
-    pub fn new(storage: Handle<Storage>, bell: Bell) -> Self {
-        Self { storage, waiting: VecDeque::new(), busy: false, bell }
+    /// The publisher of a shard, which commits through the given storage.
+    pub fn new(storage: Handle<Storage>, number: usize, bell: Bell) -> Self {
+        Self { storage, number, waiting: VecDeque::new(), gathered: 0, under_way: 0, bell }
+    }
+
+    /// Whether it is time for another commit.
+    fn is_time(&self) -> bool {
+        self.under_way == 0 || (self.under_way < UNDER_WAY_MAX && self.gathered >= GATHERED_MIN)
     }
 
     fn commit_waiting(&mut self, ctx: &mut Context<Self>) {
@@ -70,22 +84,24 @@ impl Publisher {
             self.waiting.clear();
             return;
         }
-        while !self.busy
-            && let Some(Batch { drafts, tickets }) = take_batch(&mut self.waiting)
+        while self.is_time()
+            && let Some(Batch { drafts, tickets, bytes }) = take_batch(&mut self.waiting)
         {
+            self.gathered = if self.waiting.is_empty() { 0 } else { self.gathered.saturating_sub(bytes) };
             let blocks = batch::form(&drafts, &vec![false; drafts.len()]);
             let (done, is_done) = oneshot::channel();
             let tickets = Parcel::new(tickets);
-            match self.storage.tell(Commit { drafts, blocks, tickets: tickets.clone(), done }) {
+            let commit = Commit { sender: self.number, drafts, blocks, tickets: tickets.clone(), done };
+            match self.storage.tell(commit) {
                 Ok(delivered) => {
-                    self.busy = true;
+                    self.under_way += 1;
                     let next = async move {
                         delivered.answer(is_done).await;
                         // A storage that hangs answers nobody: its callers learn that the outcome is unknown.
                         drop(tickets.take());
                     };
                     ctx.spawn(next.into_actor(self).map(|(), publisher, ctx| {
-                        publisher.busy = false;
+                        publisher.under_way -= 1;
                         publisher.commit_waiting(ctx);
                     }));
                 }
@@ -112,6 +128,7 @@ impl Handler<Parcel<Publish>> for Publisher {
     type Result = ();
 
     fn handle(&mut self, publish: Parcel<Publish>, ctx: &mut Self::Context) {
+        self.gathered += publish.look(|publish| bytes_of(&publish.drafts)).unwrap_or_default();
         self.waiting.push_back(publish);
         self.commit_waiting(ctx);
     }
@@ -123,20 +140,21 @@ supervised!(Publisher);
 struct Batch {
     drafts: Vec<Draft>,
     tickets: Vec<Ticket>,
+    /// Of data.
+    bytes: usize,
 }
 
 /// Takes what waits; `None` if nothing does.
 fn take_batch(waiting: &mut VecDeque<Parcel<Publish>>) -> Option<Batch> {
-    let mut batch = Batch { drafts: Vec::new(), tickets: Vec::new() };
-    let mut bytes = 0;
-    while bytes < BATCH_BYTES_MAX
+    let mut batch = Batch { drafts: Vec::new(), tickets: Vec::new(), bytes: 0 };
+    while batch.bytes < BATCH_BYTES_MAX
         && let Some(parcel) = waiting.pop_front()
     {
         let Some(Publish { request, drafts, reply, permit }) = parcel.take() else {
             continue;
         };
         tracing::trace!(%request, messages = drafts.len(), "on the way to a commit");
-        bytes += drafts.iter().map(|draft| draft.data.len()).sum::<usize>();
+        batch.bytes += bytes_of(&drafts);
         batch.tickets.push(Ticket { request, drafts: drafts.len(), reply, permit });
         if batch.drafts.is_empty() {
             batch.drafts = drafts;
@@ -145,6 +163,10 @@ fn take_batch(waiting: &mut VecDeque<Parcel<Publish>>) -> Option<Batch> {
         }
     }
     (!batch.tickets.is_empty()).then_some(batch)
+}
+
+fn bytes_of(drafts: &[Draft]) -> usize {
+    drafts.iter().map(|draft| draft.data.len()).sum()
 }
 
 /// All publishers, by shard.

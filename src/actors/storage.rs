@@ -1,11 +1,13 @@
-//! Runs commits, one after another, and raises the heads.
+//! Runs commits, one transaction after another, and raises the heads.
 //!
 //! ```text
-//! waiting commits, acks, steps ─▶ group ─▶ payload durable ─▶ metadata transaction ─▶ heads ─▶ replies ─▶ next group
-//!                                          ▲                   │ refused: strip duplicates, try again
-//!                                          └───────────────────┘
+//! waiting commits ─▶ payload durable ─┐
+//!   │ small: in the row ──────────────┼▶ group ─▶ metadata transaction ─▶ heads ─▶ replies ─▶ next group
+//! acks, steps ────────────────────────┘             │ refused: strip duplicates, try again
+//!                         ▲─────────────────────────┘
 //! ```
-//! While a group is being synced, the next one gathers: the sync is the only clock there is.
+//! While a group is being synced, the next one gathers, and payload of later ones is written: who needs none does not wait
+//! for a slow payload store.
 //!
 //! Transaction and heads go together, one group at a time, whatever becomes of the actor meanwhile: else those who wait
 //! for a subject would not learn of its last messages, and a successor could overtake them.
@@ -19,14 +21,16 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Parcel,
     heads::Heads,
-    job::{Job, Segment},
+    job::{Job, Work},
+    placing::{Placing, Segment},
     publisher::Results,
+    queue::Queue,
     rings::Rings,
     supervise::{Bell, supervised},
 };
 use crate::{
     admission::Permit,
-    block::batch::{NewBlock, NewObject},
+    block::batch::NewBlock,
     consumer::{Step, Stepped},
     error::{Error, Result},
     metrics::Metrics,
@@ -43,21 +47,26 @@ const GROUP_ACKS_MAX: usize = 10_000;
 /// Steps of consumers in one group; more wait for the next.
 const GROUP_STEPS_MAX: usize = 1_000;
 
+/// Writes of payload under way. Segments of the embedded store are written front to back.
+const PLACINGS_SHARED: usize = 4;
+const PLACINGS_EMBEDDED: usize = 1;
+
 /// Messages that may wait in the mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
 
-/// Stores a batch. One sender has one batch under way, and no two senders share a subject; but the batch of a sender
-/// that died may still be under way when its successor sends one.
+/// Stores a batch. Batches of one sender are stored in the order in which they came, and no two senders share a subject.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Commit {
+    /// Whose batch it is. A sender's successor has the same number.
+    pub sender: usize,
     /// The messages.
     pub drafts: Vec<Draft>,
     /// The same, as blocks.
     pub blocks: Vec<NewBlock>,
     /// Who gets which results. The sender takes them back from a storage that hangs.
     pub tickets: Parcel<Vec<Ticket>>,
-    /// Closed when the batch is through: time for the next.
+    /// Closed when the batch is through.
     pub done: oneshot::Sender<()>,
 }
 
@@ -116,6 +125,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// How long message ids are remembered.
     pub dedup_window: Duration,
+    /// Blocks of at most so many bytes are stored in their rows.
+    pub inline_max: usize,
     /// Counts commits.
     pub metrics: Metrics,
     /// Where a transaction runs to its end.
@@ -127,50 +138,83 @@ pub struct Parts {
 /// See the [module](self).
 pub struct Storage {
     parts: Parts,
-    commits: VecDeque<Commit>,
+    queue: Queue,
     acks: VecDeque<MovePosition>,
     steps: VecDeque<TakeStep>,
+    /// Writes of payload under way.
+    placings: usize,
+    /// Whether a transaction is under way.
     busy: bool,
     /// The segment that this incarnation appends to.
-    segment: Option<Segment>,
+    segment: Option<Arc<Segment>>,
     bell: Bell,
 }
 
 impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        let (commits, acks, steps) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { parts, commits, acks, steps, busy: false, segment: None, bell }
+        let (acks, steps, queue) = (VecDeque::new(), VecDeque::new(), Queue::new(parts.inline_max));
+        Self { parts, queue, acks, steps, placings: 0, busy: false, segment: None, bell }
     }
 
     fn run_next(&mut self, ctx: &mut Context<Self>) {
         if self.bell.over().is_cancelled() {
             // It hung, and its successor is at work: senders have given up what waits here.
-            self.commits.clear();
+            self.queue.clear();
             self.acks.clear();
             self.steps.clear();
             return;
         }
-        if self.busy || (self.commits.is_empty() && self.acks.is_empty() && self.steps.is_empty()) {
+        self.place(ctx);
+        self.store(ctx);
+    }
+
+    fn place(&mut self, ctx: &mut Context<Self>) {
+        let most = if self.parts.stores.metadata.is_shared() { PLACINGS_SHARED } else { PLACINGS_EMBEDDED };
+        while self.placings < most {
+            let commits = self.queue.begin_placing(GROUP_BYTES_MAX);
+            if commits.is_empty() {
+                return;
+            }
+            self.placings += 1;
+            let numbers: Vec<_> = commits.iter().map(|(number, _)| *number).collect();
+            let placing = Placing::new(self.parts.clone(), self.segment.take()).run(commits);
+            ctx.spawn(placing.into_actor(self).map(move |(segment, placed), storage, ctx| {
+                storage.placings -= 1;
+                storage.segment = segment;
+                match placed {
+                    Ok(placed) => placed.into_iter().for_each(|(number, placed)| storage.queue.placed(number, placed)),
+                    Err(error) => {
+                        let failed = storage.queue.remove(&numbers);
+                        failed.into_iter().for_each(|entry| entry.fail(&storage.parts, &error));
+                    }
+                }
+                storage.run_next(ctx);
+            }));
+        }
+    }
+
+    fn store(&mut self, ctx: &mut Context<Self>) {
+        if self.busy {
+            return;
+        }
+        let work = Work {
+            entries: self.queue.ready(GROUP_BYTES_MAX),
+            acks: self.acks.drain(..self.acks.len().min(GROUP_ACKS_MAX)).collect(),
+            steps: self.steps.drain(..self.steps.len().min(GROUP_STEPS_MAX)).collect(),
+        };
+        if work.entries.is_empty() && work.acks.is_empty() && work.steps.is_empty() {
             return;
         }
         self.busy = true;
-        let mut job = Job::new(self.parts.clone(), self.bell.over().clone(), self.segment);
-        let mut bytes = 0;
-        while bytes < GROUP_BYTES_MAX
-            && let Some(commit) = self.commits.pop_front()
-        {
-            bytes += commit.blocks.iter().map(block_bytes).sum::<usize>();
-            job.commits.push(commit);
-        }
-        job.acks.extend(self.acks.drain(..self.acks.len().min(GROUP_ACKS_MAX)));
-        job.steps.extend(self.steps.drain(..self.steps.len().min(GROUP_STEPS_MAX)));
-        let next = job.run().into_actor(self).map(|segment, storage, ctx| {
-            storage.segment = segment;
+        let job = Job::new(self.parts.clone(), self.bell.over().clone(), work);
+        ctx.spawn(job.run().into_actor(self).map(|again, storage, ctx| {
+            storage.queue.put_back(again.entries);
+            again.acks.into_iter().rev().for_each(|ack| storage.acks.push_front(ack));
+            again.steps.into_iter().rev().for_each(|step| storage.steps.push_front(step));
             storage.busy = false;
             storage.run_next(ctx);
-        });
-        ctx.spawn(next);
+        }));
     }
 }
 
@@ -247,7 +291,7 @@ impl Handler<Commit> for Storage {
     type Result = ();
 
     fn handle(&mut self, commit: Commit, ctx: &mut Self::Context) {
-        self.commits.push_back(commit);
+        self.queue.push(commit);
         self.run_next(ctx);
     }
 }
@@ -271,7 +315,3 @@ impl Handler<TakeStep> for Storage {
 }
 
 supervised!(Storage);
-
-fn block_bytes(block: &NewBlock) -> usize {
-    block.body.len() + block.object.as_ref().map_or(0, NewObject::held)
-}

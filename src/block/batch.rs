@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, OBJECT_MIN, object::Tally, record};
+use super::{BLOCK_BYTES_MAX, BLOCK_RECORDS_MAX, INLINE_MAX, OBJECT_MIN, ROWS_BYTES_MAX, object::Tally, record};
 use crate::types::{Draft, MessageId, Subject, Timestamp, UploadId, Uploaded};
 
 /// A block that has no sequence yet.
@@ -68,23 +68,26 @@ pub struct Guard {
     pub upload: Option<UploadId>,
 }
 
-/// Sorts drafts into blocks: one subject a block, order within a subject kept, large and scheduled messages alone.
+/// Sorts drafts into blocks: one subject a block, order within a subject kept, large and scheduled messages alone. A few
+/// drafts become blocks that fit in rows.
 ///
 /// `skip[i]` leaves draft `i` out.
 pub fn form(drafts: &[Draft], skip: &[bool]) -> Vec<NewBlock> {
     let mut order: Vec<usize> = (0..drafts.len()).filter(|&index| !skip[index]).collect();
     order.sort_by(|&a, &b| drafts[a].subject.cmp(&drafts[b].subject));
+    let bytes: usize = order.iter().map(|&index| record::encoded_len(&drafts[index])).sum();
+    let bytes_max = if bytes <= ROWS_BYTES_MAX { INLINE_MAX } else { BLOCK_BYTES_MAX };
     let mut blocks = Vec::new();
     let mut rest = order.as_slice();
     while !rest.is_empty() {
-        let (block, after) = rest.split_at(records_of_next_block(drafts, rest));
+        let (block, after) = rest.split_at(records_of_next_block(drafts, rest, bytes_max));
         blocks.push(encode(drafts, block));
         rest = after;
     }
     blocks
 }
 
-fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
+fn records_of_next_block(drafts: &[Draft], order: &[usize], bytes_max: usize) -> usize {
     let first = &drafts[order[0]];
     if stands_alone(first) {
         return 1;
@@ -98,7 +101,7 @@ fn records_of_next_block(drafts: &[Draft], order: &[usize]) -> usize {
             bytes += record::encoded_len(draft);
             draft.subject == first.subject
                 && !stands_alone(draft)
-                && (bytes <= BLOCK_BYTES_MAX || std::ptr::eq(*draft, first))
+                && (bytes <= bytes_max || std::ptr::eq(*draft, first))
         })
         .count()
 }

@@ -30,6 +30,9 @@ pub use scan::{Located, ScanLimits, StreamScan};
 /// against 7.6 k when their blocks of about 50 KiB go to a segment first.
 pub const INLINE_MAX: usize = 64 * 1024;
 
+/// A commit of at most so many bytes becomes rows: two syncs, or a request to S3, would cost more than a second row.
+pub const ROWS_BYTES_MAX: usize = 2 * INLINE_MAX;
+
 /// Messages with more data than this become an object of their own.
 pub const OBJECT_MIN: usize = 1024 * 1024;
 

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 use serde_yaml_ng::Value as Yaml;
 
 use crate::{
+    block,
     error::{Error, Result as BrokerResult},
     store::{s3, shared, tarantool},
     types::time,
@@ -32,6 +33,9 @@ impl fmt::Display for Faults {
 }
 
 /// Smallest quota: one segment is reserved whole.
+/// Largest value of `tarantool.inline_max`: a group of blocks goes in one call of at most 16 MiB.
+const INLINE_LIMIT: u64 = 1 << 20;
+
 const QUOTA_MIN: u64 = 128 << 20;
 
 impl Config {
@@ -110,6 +114,14 @@ impl Config {
         Some(shared::Settings { tarantool, s3, cache_bytes: self.cache_bytes.0 })
     }
 
+    /// Blocks of at most so many bytes are stored in their rows.
+    pub fn inline_max(&self) -> usize {
+        if self.tarantool_address.is_empty() {
+            return block::INLINE_MAX;
+        }
+        usize::try_from(self.tarantool_inline_max.0).unwrap_or(block::INLINE_MAX)
+    }
+
     fn check_ranges(&self, faults: &mut Vec<String>) {
         let mut check = |holds: bool, fault: String| {
             if !holds {
@@ -153,6 +165,14 @@ impl Config {
         check(
             self.tarantool_address.is_empty() == self.s3_endpoint.is_empty(),
             "tarantool.address and s3.endpoint: give both, or none for the embedded stores".into(),
+        );
+        check(
+            self.tarantool_inline_max.0 <= INLINE_LIMIT,
+            format!(
+                "tarantool.inline_max: {} is out of range: 0 to {}",
+                self.tarantool_inline_max,
+                ByteSize(INLINE_LIMIT)
+            ),
         );
         let day = Duration::from_secs(86_400);
         let durations = [

@@ -6,15 +6,6 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use super::announced::text;
 use crate::error::{Error, Result};
 
-/// A digest in hexadecimal.
-pub(super) fn to_hex(digest: &[u8; 32]) -> String {
-    use std::fmt::Write;
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 /// The digest that the data must have: in hexadecimal, or as RFC 9530 and RFC 3230 write it.
 pub(super) fn announced(headers: &HeaderMap) -> Result<Option<Vec<u8>>> {
     let mut found: Option<Vec<u8>> = None;
@@ -50,6 +41,7 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
+    use crate::types::hex;
 
     fn read(headers: &[(&str, &str)]) -> Result<Option<Vec<u8>>> {
         let request = headers.iter().fold(TestRequest::default(), |request, header| request.insert_header(*header));
@@ -76,7 +68,7 @@ mod tests {
     #[test]
     fn hexadecimal_goes_both_ways() {
         let digest: [u8; 32] = std::array::from_fn(|index| u8::try_from(index * 8).unwrap());
-        assert_eq!(from_hex(&to_hex(&digest)), Some(digest.to_vec()));
+        assert_eq!(from_hex(&hex(&digest)), Some(digest.to_vec()));
         assert_eq!(from_hex("abc"), None);
         assert_eq!(from_hex("é"), None);
     }

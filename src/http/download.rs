@@ -16,7 +16,6 @@ use serde_json::json;
 use super::{
     announced::HEADER_PREFIX,
     conditions::{Validators, Wanted},
-    digest::to_hex,
     refusal::Refusal,
     target::{Target, encode, location},
     transfers::{Ticket, Transfers},
@@ -28,7 +27,7 @@ use crate::{
     error::{Error, Result},
     metrics::{Metrics, Service},
     store::reader::Stored,
-    types::Subject,
+    types::{Subject, hex},
 };
 
 /// Bytes given to the connection at a time: it copies them.
@@ -43,7 +42,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
     let ticket = transfers.enter()?;
     let message = find(&transfers, Target::parse(request.uri().path())?).await?;
     let validators = Validators {
-        etag: EntityTag::new_strong(to_hex(&sha256(&message))),
+        etag: EntityTag::new_strong(hex(&sha256(&message))),
         modified: Validators::seconds(message.record.created.0),
         size: message.size(),
     };

@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 
 use super::{
     announced::Announced,
-    digest::to_hex,
     inflow::{Broken, Inflow},
     origin::refuse_other_sites,
     refusal::Refusal,
@@ -28,7 +27,7 @@ use crate::{
     error::Error,
     metrics::Service,
     store::UploadState,
-    types::RequestId,
+    types::{RequestId, hex},
 };
 
 /// Bytes that wait for more are written after this long.
@@ -190,7 +189,7 @@ impl Upload {
 
 fn published(subject: &str, uploaded: &Uploaded) -> HttpResponse {
     let Uploaded { sequence, size, sha256, duplicate } = uploaded;
-    let (digest, scheduled) = (to_hex(sha256), *sequence == 0);
+    let (digest, scheduled) = (hex(sha256), *sequence == 0);
     let status = match (duplicate, scheduled) {
         (true, _) => StatusCode::OK,
         (false, true) => StatusCode::ACCEPTED,

@@ -6,7 +6,6 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use serde_json::json;
 
 use super::{
-    digest::to_hex,
     origin::refuse_other_sites,
     refusal::Refusal,
     target::{location, upload_id},
@@ -16,6 +15,7 @@ use super::{
 use crate::{
     metrics::Service,
     store::{Upload, UploadState},
+    types::hex,
 };
 
 /// Says how far an upload is, or what it came to.
@@ -32,7 +32,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
         UploadState::Open { saved, .. } => saved.offset,
         UploadState::Done { subject, sequence, size, sha256 } => {
             body["published"] =
-                json!({ "subject": subject.as_str(), "sequence": sequence, "size": size, "sha256": to_hex(&sha256) });
+                json!({ "subject": subject.as_str(), "sequence": sequence, "size": size, "sha256": hex(&sha256) });
             if sequence > 0 {
                 response.insert_header((header::LOCATION, location(subject.as_str(), sequence)));
             }

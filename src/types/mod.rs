@@ -2,12 +2,14 @@
 
 mod draft;
 mod filter;
+mod hex;
 mod name;
 mod subject;
 pub mod time;
 
 pub use draft::{Draft, Headers, Published, RequestId, Uploaded};
 pub use filter::SubjectFilter;
+pub use hex::hex;
 pub use name::{ConsumerName, DurableName, MessageId, UploadId};
 pub use subject::Subject;
 pub use time::{Clock, SystemClock, Timestamp, WallClock};

@@ -148,7 +148,7 @@ fn spawn(program: &Path, dir: &Path, ports: &[u16]) -> Option<Child> {
     let mut command = Command::new(program);
     command
         .args(["mini", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false"])
-        .args(["-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=64"])
+        .args(["-webdav=false", "-s3.port.iceberg=0", "-s3.port.lance=0", "-master.volumeSizeLimitMB=1024"])
         .arg(format!("-dir={}", data.display()))
         .arg(format!("-filer.localSocket={}", dir.join("filer.sock").display()))
         .arg(format!("-s3.localSocket={}", dir.join("s3.sock").display()))

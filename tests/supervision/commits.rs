@@ -13,7 +13,7 @@ use minitoolstream::{
         threads::{ThreadMaker, Threads},
     },
     admission::Permit,
-    block::batch,
+    block::{INLINE_MAX, batch},
     metrics::Metrics,
     types::{Clock, Draft, MessageId, RequestId, Subject, SystemClock},
 };
@@ -39,6 +39,7 @@ impl Stage {
             rings: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             dedup_window: Duration::from_secs(60),
+            inline_max: INLINE_MAX,
             metrics: metrics.clone(),
             runtime: tokio::runtime::Handle::current(),
             turn: Arc::default(),
@@ -78,7 +79,8 @@ impl Stage {
         let blocks = batch::form(&drafts, &[false]);
         let (reply, results) = oneshot::channel();
         let ticket = Ticket { request: RequestId::next(), drafts: 1, reply, permit: Permit::default() };
-        let commit = Commit { drafts, blocks, tickets: Parcel::new(vec![ticket]), done: oneshot::channel().0 };
+        let commit =
+            Commit { sender: 0, drafts, blocks, tickets: Parcel::new(vec![ticket]), done: oneshot::channel().0 };
         self.storage.tell(commit).unwrap();
         results
     }

@@ -23,6 +23,7 @@ use super::{
     call::Call,
     failure::{Cause, Failure},
     settings::{Secret, Settings},
+    signature,
     text::late_error,
 };
 use crate::{
@@ -223,11 +224,11 @@ async fn sign(bucket: &Bucket, key: &str, call: &Call) -> Result<Signed, S3Error
     let command = call.command();
     let method = Method::from_bytes(command.http_verb().to_string().as_bytes()).unwrap_or_default();
     let request = ReqwestRequest::new(bucket, key, command).await?;
-    let body = match call.payload() {
-        Some(body) => body.clone(),
-        None => request.request_body()?.into(),
+    let (headers, body) = match call.payload() {
+        Some(body) => (signature::headers(bucket, &request, body).await?, body.clone()),
+        None => (request.headers().await?, request.request_body()?.into()),
     };
-    Ok(Signed { method, url: request.url()?.into(), headers: request.headers().await?, body })
+    Ok(Signed { method, url: request.url()?.into(), headers, body })
 }
 
 fn cause_of(error: S3Error) -> Cause {

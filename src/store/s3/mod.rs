@@ -23,6 +23,7 @@ mod parts;
 mod payload;
 mod receipt;
 mod settings;
+mod signature;
 mod text;
 mod uploads;
 
