@@ -3,6 +3,7 @@
 
 mod compose;
 mod dashboards;
+mod tarantool;
 
 use std::path::PathBuf;
 
