@@ -1,13 +1,13 @@
-//! The stores of a broker, as its configuration says.
+//! The stores that a configuration names, for a broker or for their keeper.
 
 use crate::{
     config::Config,
     error::Result,
     metrics::Metrics,
     store::{
-        Stores,
+        Archive, Stores,
         embedded::{Embedded, Limits},
-        shared::Shared,
+        shared::{self, Shared},
     },
 };
 
@@ -47,5 +47,28 @@ impl Opened {
         {
             tracing::warn!(%error, "other brokers learn of this one's end by its silence");
         }
+    }
+}
+
+/// Stores in the hands of their keeper: checked, repaired, backed up or restored.
+pub struct Kept {
+    /// The stores.
+    pub archive: Archive,
+    /// Holds the lock of the data directory, if they are embedded.
+    _embedded: Option<Embedded>,
+}
+
+impl Kept {
+    /// Opens the stores that a configuration names, without its limits.
+    ///
+    /// # Errors
+    /// If the data directory is in use, cannot be written or read; if a shared store does not answer or refuses.
+    pub async fn open(config: &Config) -> Result<Self> {
+        if let Some(settings) = config.shared() {
+            let metrics = Metrics::new(0).map_err(|error| crate::Error::unavailable(error.to_string()))?;
+            return Ok(Self { archive: shared::archive(settings, &metrics).await?, _embedded: None });
+        }
+        let embedded = Embedded::open(&config.data_dir, Limits::default()).await?;
+        Ok(Self { archive: embedded.archive.clone(), _embedded: Some(embedded) })
     }
 }

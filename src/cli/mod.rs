@@ -19,6 +19,7 @@ mod purge;
 mod serve;
 mod settings;
 mod sink;
+mod stores;
 mod subjects;
 mod subscribe;
 mod tail;

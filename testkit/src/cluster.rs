@@ -33,6 +33,28 @@ impl Cluster {
         Self { ingress, egress, tarantool, s3, _dir: dir }
     }
 
+    /// Settings of a broker, or of a command, that works on these stores.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        crate::environment(&self.tarantool.config(), &self.s3.settings(BUCKET))
+    }
+
+    /// Settings of its bucket.
+    pub fn bucket(&self) -> minitoolstream::store::s3::Settings {
+        self.s3.settings(BUCKET)
+    }
+
+    /// Stops all brokers, in order.
+    pub fn stop(&mut self) {
+        for broker in self.ingress.iter_mut().chain(&mut self.egress) {
+            assert!(broker.terminate().success());
+        }
+    }
+
+    /// Bytes of an object of the bucket.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        self.s3.read(BUCKET, name)
+    }
+
     /// What the bucket holds.
     pub fn files(&self) -> Vec<String> {
         self.s3.files(BUCKET)

@@ -69,13 +69,16 @@ impl EmbeddedMetadata {
     }
 
     /// Runs a read where it may block.
-    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let engine = self.engine.clone();
         blocking(move || work(&engine.read()?)).await
     }
 
     /// Runs a change, one at a time, and makes it durable.
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -10,6 +10,7 @@
 //! ```
 
 mod aligned;
+mod archive;
 mod commit;
 mod consumers;
 mod engine;
@@ -37,7 +38,7 @@ pub use files::Files;
 pub use metadata::EmbeddedMetadata;
 pub use space::Limits;
 
-use super::{Stores, abandoned};
+use super::{Archive, Stores, abandoned};
 use crate::{
     error::{Error, Result},
     types::Timestamp,
@@ -49,6 +50,8 @@ use crate::{
 pub struct Embedded {
     /// The stores, ready for use.
     pub stores: Stores,
+    /// The same, for their keeper.
+    pub archive: Archive,
     _lock: File,
 }
 
@@ -70,10 +73,11 @@ impl Embedded {
             Ok((lock, metadata, files))
         })
         .await?;
-        let stores = Stores { metadata: Arc::new(metadata), payload: Arc::new(files) };
+        let archive = Archive { metadata: Arc::new(metadata), payload: Arc::new(files) };
+        let stores = archive.stores();
         // Garbage of an earlier process has no readers: it waits for nothing.
         abandoned::close(&stores, Timestamp::default()).await?;
-        Ok(Self { stores, _lock: lock })
+        Ok(Self { stores, archive, _lock: lock })
     }
 }
 

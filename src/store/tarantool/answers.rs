@@ -233,6 +233,15 @@ fn read_key(kind: u8, number: u64) -> Result<PayloadKey> {
     }
 }
 
+/// The writer of a payload, as in payload.lua.
+pub(super) fn writer(writer: Writer) -> u8 {
+    match writer {
+        Writer::Nobody => 0,
+        Writer::Commits => 1,
+        Writer::Upload => 2,
+    }
+}
+
 /// A row that this version cannot read.
 pub(super) fn unreadable(space: &str, key: fmt::Arguments<'_>) -> Error {
     Error::DataLoss(format!(

@@ -10,6 +10,7 @@
 //! Every write carries an id of its own, so that one whose reply was lost can be repeated.
 
 mod answers;
+mod archive;
 mod changes;
 mod connection;
 mod consumers;
@@ -102,6 +103,14 @@ impl TarantoolMetadata {
         let life = Life::start(link.clone(), liveness);
         let owner = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
         Ok(Self { link, life, consumers: Arc::default(), owner })
+    }
+
+    /// Tells the others that this broker is at work, from now until it leaves.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) if Tarantool does not answer.
+    pub async fn join(&self) -> Result<()> {
+        self.life.join().await
     }
 
     /// Tells the others that this broker ends: what its workers have is theirs at once, and not after a silence.
