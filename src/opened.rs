@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    error::Result,
+    error::{Error, Result},
     metrics::Metrics,
     store::{
         Archive, Stores,
@@ -64,11 +64,29 @@ impl Kept {
     /// # Errors
     /// If the data directory is in use, cannot be written or read; if a shared store does not answer or refuses.
     pub async fn open(config: &Config) -> Result<Self> {
-        if let Some(settings) = config.shared() {
-            let metrics = Metrics::new(0).map_err(|error| crate::Error::unavailable(error.to_string()))?;
-            return Ok(Self { archive: shared::archive(settings, &metrics).await?, _embedded: None });
+        match config.shared() {
+            Some(settings) => Self::connect(settings).await,
+            None => Ok(Self::of(Embedded::open(&config.data_dir, Limits::default()).await?)),
         }
-        let embedded = Embedded::open(&config.data_dir, Limits::default()).await?;
-        Ok(Self { archive: embedded.archive.clone(), _embedded: Some(embedded) })
+    }
+
+    /// The same, to restore a backup into them: a data directory is made, and may be one whose restore was interrupted.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_to_restore(config: &Config) -> Result<Self> {
+        match config.shared() {
+            Some(settings) => Self::connect(settings).await,
+            None => Ok(Self::of(Embedded::open_to_restore(&config.data_dir, Limits::default()).await?)),
+        }
+    }
+
+    async fn connect(settings: shared::Settings) -> Result<Self> {
+        let metrics = Metrics::new(0).map_err(|error| Error::unavailable(error.to_string()))?;
+        Ok(Self { archive: shared::archive(settings, &metrics).await?, _embedded: None })
+    }
+
+    fn of(embedded: Embedded) -> Self {
+        Self { archive: embedded.archive.clone(), _embedded: Some(embedded) }
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{MetadataStore, ObjectWriter, PayloadRow, PayloadStore, Stores};
+use super::{
+    MetadataStore, ObjectWriter, PayloadRow, PayloadStore, Stores,
+    backup::{Head, Row},
+};
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
@@ -43,6 +46,33 @@ impl Archive {
 /// The rows of a store as a whole.
 #[async_trait]
 pub trait MetadataArchive: MetadataStore {
+    /// All rows as of one moment. One at a time.
+    ///
+    /// # Errors
+    /// [`Precondition`](Error::Precondition) if there is another.
+    async fn view(&self) -> Result<Box<dyn View>>;
+
+    /// The number of the backup whose restore is under way, or was interrupted.
+    async fn restoring(&self) -> Result<Option<u64>>;
+
+    /// Begins the restore of a backup, or goes on with it: until its end the store is closed to brokers.
+    ///
+    /// # Errors
+    /// [`Precondition`](Error::Precondition) if the store is not empty, or brokers work on it.
+    async fn begin_restore(&self, backup: u64) -> Result<()>;
+
+    /// Writes rows of one kind, whether they are there already or not.
+    ///
+    /// # Errors
+    /// [`Precondition`](Error::Precondition) if this is not the backup being restored.
+    async fn restore(&self, backup: u64, rows: Vec<Row>) -> Result<()>;
+
+    /// Opens the store, which goes on from where the backup was.
+    ///
+    /// # Errors
+    /// As for [`restore`](Self::restore).
+    async fn end_restore(&self, backup: u64, head: Head) -> Result<()>;
+
     /// How many brokers work on the store, as far as it knows; the caller is none of them.
     async fn brokers(&self) -> Result<u64>;
 
@@ -51,6 +81,30 @@ pub trait MetadataArchive: MetadataStore {
     /// # Errors
     /// [`Precondition`](Error::Precondition) if brokers are at work, or the row says something else by now.
     async fn recount(&self, row: PayloadRow, counted: Option<u64>) -> Result<()>;
+}
+
+/// All rows of a store as of one moment, while others go on writing. As long as it is open, no bytes of payload are removed:
+/// rows that it shows tell of them. It ends by itself when nobody speaks of it for a minute.
+#[async_trait]
+pub trait View: Send + Sync {
+    /// How far the store had come.
+    fn head(&self) -> Head;
+
+    /// The next rows, kind by kind; none at the end.
+    ///
+    /// # Errors
+    /// [`Precondition`](Error::Precondition) if the view is over, [`Exhausted`](Error::Exhausted) if too much changed
+    /// meanwhile.
+    async fn next(&mut self) -> Result<Vec<Row>>;
+
+    /// Says that it is still in use.
+    ///
+    /// # Errors
+    /// As for [`next`](Self::next).
+    async fn keep(&self) -> Result<()>;
+
+    /// Ends it.
+    async fn close(self: Box<Self>) -> Result<()>;
 }
 
 /// The bytes of a store as a whole. What is kept or moved aside lies below `lost+found`, where nothing looks for payloads.
@@ -62,6 +116,12 @@ pub trait PayloadArchive: PayloadStore {
     /// # Errors
     /// As for [`append`](PayloadStore::append).
     async fn set_aside(&self, key: PayloadKey) -> Result<Option<String>>;
+
+    /// Writes a segment or object that was backed up, over whatever is there.
+    ///
+    /// # Errors
+    /// As for [`write_object`](PayloadStore::write_object).
+    async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>>;
 
     /// Keeps bytes aside under a name; `None` if something of that name was kept before.
     ///

@@ -5,6 +5,7 @@
 
 pub mod abandoned;
 mod archive;
+pub mod backup;
 pub mod cache;
 pub mod check;
 mod consumer;
@@ -19,7 +20,7 @@ mod upload;
 
 use std::sync::Arc;
 
-pub use archive::{ASIDE, Archive, MetadataArchive, PayloadArchive};
+pub use archive::{ASIDE, Archive, MetadataArchive, PayloadArchive, View};
 pub use consumer::{ConsumerChange, ConsumerView, NewConsumer};
 pub use metadata::{
     Ack, BlockScan, Committed, Due, Expired, Garbage, Group, MetadataStore, Move, PayloadRow, Purged, Raised,

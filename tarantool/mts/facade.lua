@@ -13,17 +13,18 @@ local memory = require('mts.memory')
 local message_id = require('mts.message_id')
 local payload = require('mts.payload')
 local position = require('mts.position')
+local restore = require('mts.restore')
 local retention = require('mts.retention')
 local schedule = require('mts.schedule')
 local stream = require('mts.stream')
 local subject = require('mts.subject')
 local transaction = require('mts.transaction')
 local upload = require('mts.upload')
+local view = require('mts.view')
 
 local READS = {
     block_find = block.find,
     block_list = block.list,
-    broker_count = broker.count,
     consumer_names = consumer.names,
     consumer_read = consumer.read,
     lease_holds = lease.holds,
@@ -40,6 +41,8 @@ local READS = {
     subject_read = subject.read,
     upload_list = upload.list,
     upload_read = upload.read,
+    view_holds = view.holds,
+    view_open = view.open,
 }
 
 local WRITES = {
@@ -67,6 +70,25 @@ local WRITES = {
     upload_save = upload.save,
 }
 
+-- A restore closes the store to all but these.
+local RESTORE_READS = {
+    broker_count = broker.count,
+    restore_read = restore.read,
+}
+
+local RESTORE_WRITES = {
+    restore_begin = restore.begin,
+    restore_finish = restore.finish,
+    restore_rows = restore.rows,
+}
+
+-- These look at no row that could be undone: a view was looked at twice when it was opened.
+local VIEWS = {
+    view_close = view.close,
+    view_keep = view.keep,
+    view_rows = view.rows,
+}
+
 -- The version of this interface: a broker that knows another does not start.
 local INTERFACE = 1
 
@@ -83,19 +105,49 @@ local function status()
     return 'ok', { INTERFACE, box.info.ro, election and election.term or 0, box.info.uuid }
 end
 
+local function reading(work)
+    return function(...)
+        return reply(transaction.read(work, ...))
+    end
+end
+
+local function writing(work)
+    return function(id, ...)
+        if box.info.ro then
+            return reply(nil, fault.new(fault.KIND.READ_ONLY, 'this instance is read-only: ask another'))
+        end
+        return reply(transaction.write(id, head.publish, work, ...))
+    end
+end
+
+-- A function that a restore keeps from running.
+local function unless_restoring(made)
+    return function(...)
+        local err = restore.refuse()
+        if err ~= nil then
+            return reply(nil, err)
+        end
+        return made(...)
+    end
+end
+
 local function functions()
     local made = { status = status }
     for name, work in pairs(READS) do
-        made[name] = function(...)
-            return reply(transaction.read(work, ...))
-        end
+        made[name] = unless_restoring(reading(work))
     end
     for name, work in pairs(WRITES) do
-        made[name] = function(id, ...)
-            if box.info.ro then
-                return reply(nil, fault.new(fault.KIND.READ_ONLY, 'this instance is read-only: ask another'))
-            end
-            return reply(transaction.write(id, head.publish, work, ...))
+        made[name] = unless_restoring(writing(work))
+    end
+    for name, work in pairs(RESTORE_READS) do
+        made[name] = reading(work)
+    end
+    for name, work in pairs(RESTORE_WRITES) do
+        made[name] = writing(work)
+    end
+    for name, work in pairs(VIEWS) do
+        made[name] = function(...)
+            return reply(work(...))
         end
     end
     made.head_wait = function(...)

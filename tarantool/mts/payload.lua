@@ -107,7 +107,7 @@ local function forget_garbage(_, removed)
     return true
 end
 
--- Writes the row of a payload as it should be: a repair found one that counts `counted` blocks, or none. Who repairs has
+-- Writes the row of a payload as it should be: a repair found one that counts `counted` blocks, or none. Who repairs
 -- counted while nobody worked, and a broker that came since may have changed what was counted.
 local function recount(_, number, kind, writer, alive, len, counted)
     local row = box.space.mts_payloads:get(number)

@@ -17,7 +17,8 @@ pub struct Cluster {
     pub tarantool: Tarantool,
     /// Has the payload.
     pub s3: SeaweedFs,
-    _dir: TempDir,
+    binary: String,
+    dir: TempDir,
 }
 
 impl Cluster {
@@ -25,12 +26,19 @@ impl Cluster {
     /// `env!("CARGO_TARGET_TMPDIR")`.
     pub fn start(binary: &str, home: &str, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let (tarantool, s3, dir) = (Tarantool::start(&[]), SeaweedFs::start(home), tempfile::tempdir().unwrap());
-        let start = |role: &'static str| {
-            let start = |number| broker(binary, dir.path(), role, number, &tarantool, &s3, settings);
-            (0..replicas).map(start).collect::<Vec<_>>()
-        };
-        let (ingress, egress) = (start("ingress"), start("egress"));
-        Self { ingress, egress, tarantool, s3, _dir: dir }
+        let mut cluster = Self { ingress: vec![], egress: vec![], tarantool, s3, binary: binary.into(), dir };
+        cluster.add(replicas, settings);
+        cluster
+    }
+
+    /// Starts more brokers, so many of each role.
+    pub fn add(&mut self, replicas: usize, settings: &[(&str, &str)]) {
+        for (role, brokers) in [("ingress", &mut self.ingress), ("egress", &mut self.egress)] {
+            for number in brokers.len()..brokers.len() + replicas {
+                let (binary, dir) = (&self.binary, self.dir.path());
+                brokers.push(broker(binary, dir, role, number, &self.tarantool, &self.s3, settings));
+            }
+        }
     }
 
     /// Settings of a broker, or of a command, that works on these stores.
@@ -45,7 +53,7 @@ impl Cluster {
 
     /// Stops all brokers, in order.
     pub fn stop(&mut self) {
-        for broker in self.ingress.iter_mut().chain(&mut self.egress) {
+        for mut broker in self.ingress.drain(..).chain(self.egress.drain(..)) {
             assert!(broker.terminate().success());
         }
     }

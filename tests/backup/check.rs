@@ -4,9 +4,7 @@ use bytes::Bytes;
 use minitoolstream::{
     Error,
     block::PayloadKey,
-    config::Config,
     metrics::Metrics,
-    opened::Kept,
     store::{
         Archive, PayloadRow, PayloadStore, Writer,
         check::{self, Kind, Mode, Report},
@@ -183,10 +181,7 @@ async fn p8_counts_are_made_right_where_that_is_safe() {
     for number in 0..3 {
         publisher.publish(NewMessage::new(format!("s.{number}"), vec![b'x'; LARGE])).await.unwrap();
     }
-    let config = Config::load(None, |name| {
-        cluster.settings().into_iter().find_map(|(key, value)| (key == name).then_some(value))
-    });
-    let shared = Kept::open(&config.unwrap()).await.unwrap();
+    let shared = Keeper::of(&cluster).open().await;
     let refused = shared.archive.metadata.payloads(0, 1).await.unwrap()[0];
     let refused = shared.archive.metadata.recount(refused, Some(refused.alive)).await;
     assert!(matches!(refused, Err(Error::Precondition(_))), "a broker is at work: {refused:?}");

@@ -1,9 +1,10 @@
-use std::process::Command;
+use std::{path::Path, process::Command};
 
+use minitoolstream::{config::Config, opened::Kept};
 use minitoolstream_testkit::Cluster;
 use serde_json::Value;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_minitoolstream");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_minitoolstream");
 
 /// Who runs commands on stores.
 pub(crate) struct Keeper {
@@ -24,6 +25,17 @@ impl Keeper {
         Self { settings: cluster.settings() }
     }
 
+    /// Of the embedded stores in a directory.
+    pub(crate) fn of_dir(dir: &Path) -> Self {
+        Self { settings: vec![("DATA_DIR", dir.display().to_string())] }
+    }
+
+    /// Opens the stores, for what no command tells.
+    pub(crate) async fn open(&self) -> Kept {
+        let lookup = |name: &str| self.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+        Kept::open(&Config::load(None, lookup).unwrap()).await.unwrap()
+    }
+
     /// Runs `minitoolstream` with words, and prints JSON.
     pub(crate) fn run(&self, words: &[&str]) -> Ended {
         let mut command = Command::new(BINARY);
@@ -40,6 +52,12 @@ impl Keeper {
 }
 
 impl Ended {
+    /// The documents of a command that succeeded.
+    pub(crate) fn documents(self) -> Vec<Value> {
+        assert_eq!((self.code, self.errors.as_str()), (Some(0), ""), "{:?}", self.documents);
+        self.documents
+    }
+
     /// Why a command refused to do anything.
     pub(crate) fn refusal(self) -> String {
         assert_eq!((self.code, self.documents.len()), (Some(1), 0), "{self:?}");

@@ -2,4 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod check;
+mod frames;
 mod keeper;
+mod load;
+mod refusals;
+mod restore;
+mod view;
+mod world;

@@ -239,6 +239,11 @@ impl PayloadArchive for Files {
         .await
     }
 
+    async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>> {
+        let (path, space) = (self.path(key), self.space.clone());
+        Ok(Box::new(blocking(move || ObjectFile::open(path, space, 0)).await?))
+    }
+
     async fn keep(&self, name: &str) -> Result<Option<Box<dyn ObjectWriter>>> {
         let (path, space) = (self.aside.join(name), self.space.clone());
         let file = blocking(move || {

@@ -27,6 +27,7 @@ mod space;
 mod tables;
 mod transaction;
 mod uploads;
+mod view;
 
 use std::{
     fs::{File, TryLockError},
@@ -63,6 +64,21 @@ impl Embedded {
     /// [`Error::Unavailable`] if another broker holds the directory or it cannot be written, [`Error::DataLoss`] if
     /// what it holds cannot be read.
     pub async fn open(dir: &Path, limits: Limits) -> Result<Self> {
+        let embedded = Self::open_to_restore(dir, limits).await?;
+        if embedded.archive.metadata.restoring().await?.is_some() {
+            return Err(Error::unavailable(format!(
+                "a restore into '{}' was interrupted: repeat 'minitoolstream restore' with the same backup",
+                dir.display()
+            )));
+        }
+        Ok(embedded)
+    }
+
+    /// The same, also if a restore into it was interrupted.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_to_restore(dir: &Path, limits: Limits) -> Result<Self> {
         let owned = dir.to_path_buf();
         let (lock, metadata, files) = blocking(move || {
             make_dir(&owned)?;

@@ -31,6 +31,10 @@ impl PayloadArchive for S3Payload {
         Ok(Some(to))
     }
 
+    async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>> {
+        Ok(Box::new(self.writer(&self.keys.of(key))))
+    }
+
     async fn keep(&self, name: &str) -> Result<Option<Box<dyn ObjectWriter>>> {
         let name = self.keys.aside(name);
         match self.client.size(&name).await? {

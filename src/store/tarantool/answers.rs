@@ -121,6 +121,11 @@ impl BlockRow {
         let (subject, block) = self.decode();
         block.map_err(|block| unreadable("blocks", format_args!("{subject} {}", block.first)))
     }
+
+    pub(super) fn read_with_subject(self) -> Result<(Subject, Block)> {
+        let subject = read_subject(&self.subject)?;
+        Ok((subject, self.read()?))
+    }
 }
 
 /// A block with its subject's floor.

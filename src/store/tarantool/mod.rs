@@ -22,6 +22,7 @@ mod news;
 mod source;
 mod state;
 mod steps;
+mod view;
 mod wire;
 
 use std::{
