@@ -34,7 +34,7 @@ pub mod error;
 pub mod grpc;
 pub mod http;
 pub mod metrics;
-mod opened;
+pub mod opened;
 pub mod shutdown;
 pub mod store;
 pub mod types;

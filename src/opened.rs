@@ -1,13 +1,13 @@
-//! The stores of a broker, as its configuration says.
+//! The stores that a configuration names, for a broker or for their keeper.
 
 use crate::{
     config::Config,
-    error::Result,
+    error::{Error, Result},
     metrics::Metrics,
     store::{
-        Stores,
+        Archive, Stores,
         embedded::{Embedded, Limits},
-        shared::Shared,
+        shared::{self, Shared},
     },
 };
 
@@ -47,5 +47,46 @@ impl Opened {
         {
             tracing::warn!(%error, "other brokers learn of this one's end by its silence");
         }
+    }
+}
+
+/// Stores in the hands of their keeper: checked, repaired, backed up or restored.
+pub struct Kept {
+    /// The stores.
+    pub archive: Archive,
+    /// Holds the lock of the data directory, if they are embedded.
+    _embedded: Option<Embedded>,
+}
+
+impl Kept {
+    /// Opens the stores that a configuration names, without its limits.
+    ///
+    /// # Errors
+    /// If the data directory is in use, cannot be written or read; if a shared store does not answer or refuses.
+    pub async fn open(config: &Config) -> Result<Self> {
+        match config.shared() {
+            Some(settings) => Self::connect(settings).await,
+            None => Ok(Self::of(Embedded::open(&config.data_dir, Limits::default()).await?)),
+        }
+    }
+
+    /// The same, to restore a backup into them: a data directory is made, and may be one whose restore was interrupted.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_to_restore(config: &Config) -> Result<Self> {
+        match config.shared() {
+            Some(settings) => Self::connect(settings).await,
+            None => Ok(Self::of(Embedded::open_to_restore(&config.data_dir, Limits::default()).await?)),
+        }
+    }
+
+    async fn connect(settings: shared::Settings) -> Result<Self> {
+        let metrics = Metrics::new(0).map_err(|error| Error::unavailable(error.to_string()))?;
+        Ok(Self { archive: shared::archive(settings, &metrics).await?, _embedded: None })
+    }
+
+    fn of(embedded: Embedded) -> Self {
+        Self { archive: embedded.archive.clone(), _embedded: Some(embedded) }
     }
 }

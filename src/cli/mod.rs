@@ -1,6 +1,7 @@
 //! The command line: one file a command. The only place where errors are gathered into reports for people.
 
 mod ack;
+mod backup;
 mod bars;
 mod bench;
 mod check;
@@ -16,9 +17,11 @@ mod moment;
 mod output;
 mod publish;
 mod purge;
+mod restore;
 mod serve;
 mod settings;
 mod sink;
+mod stores;
 mod subjects;
 mod subscribe;
 mod tail;
@@ -73,6 +76,8 @@ enum Command {
     Purge(purge::Purge),
     Upload(upload::Upload),
     Check(check::Check),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Bench(bench::Bench),
     Config(config::Config),
     /// Prints a completion script for a shell.
@@ -118,6 +123,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Purge(purge) => in_runtime(purge.run(session)),
         Command::Upload(upload) => in_runtime(upload.run(session)),
         Command::Check(check) => in_runtime(check.run(session)),
+        Command::Backup(backup) => in_runtime(backup.run(session)),
+        Command::Restore(restore) => in_runtime(restore.run(session)),
         Command::Bench(bench) => in_runtime(bench.run(session)),
     };
     result.unwrap_or_else(|error| {

@@ -108,33 +108,44 @@ impl Consumer {
     }
 
     fn encode_page(&self, page: u64) -> Option<Vec<u8>> {
-        let keeps_leases = self.pending.keeps_leases;
-        let mut row = vec![if keeps_leases { VERSION_WITH_LEASES } else { VERSION }];
-        let (mut end, mut run): (u64, Option<Neighbours>) = (page << PAGE_BITS, None);
-        let mut put = |(start, len, Entry { attempt, owner, due }): Neighbours| {
-            for value in [start - end, len, attempt.into(), due.0] {
-                put_varint(&mut row, value);
-            }
-            if keeps_leases {
-                row.put_u8(owner.is_some().into());
-                owner.iter().for_each(|session| row.put_u64_le(session.0));
-            }
-            end = start + len;
-        };
-        for (at, entry) in self.pending.page(page) {
-            let entry = entry.stored(keeps_leases);
-            match &mut run {
-                Some((start, len, stored)) if *start + *len == at && *stored == entry => *len += 1,
-                _ => {
-                    if let Some(run) = run.replace((at, 1, entry)) {
-                        put(run);
-                    }
+        encode_page(&self.pending, page)
+    }
+}
+
+/// A pending row without its leases: what workers had is due. `None` if it cannot be read.
+pub fn without_leases(page: u64, row: &[u8]) -> Option<Vec<u8>> {
+    let mut pending = Pending::default();
+    decode_page(page, row, &mut pending)?;
+    encode_page(&pending, page)
+}
+
+fn encode_page(pending: &Pending, page: u64) -> Option<Vec<u8>> {
+    let keeps_leases = pending.keeps_leases;
+    let mut row = vec![if keeps_leases { VERSION_WITH_LEASES } else { VERSION }];
+    let (mut end, mut run): (u64, Option<Neighbours>) = (page << PAGE_BITS, None);
+    let mut put = |(start, len, Entry { attempt, owner, due }): Neighbours| {
+        for value in [start - end, len, attempt.into(), due.0] {
+            put_varint(&mut row, value);
+        }
+        if keeps_leases {
+            row.put_u8(owner.is_some().into());
+            owner.iter().for_each(|session| row.put_u64_le(session.0));
+        }
+        end = start + len;
+    };
+    for (at, entry) in pending.page(page) {
+        let entry = entry.stored(keeps_leases);
+        match &mut run {
+            Some((start, len, stored)) if *start + *len == at && *stored == entry => *len += 1,
+            _ => {
+                if let Some(run) = run.replace((at, 1, entry)) {
+                    put(run);
                 }
             }
         }
-        put(run?);
-        Some(row)
     }
+    put(run?);
+    Some(row)
 }
 
 fn decode_page(page: u64, mut row: &[u8], pending: &mut Pending) -> Option<()> {

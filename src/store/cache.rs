@@ -55,6 +55,10 @@ impl PayloadStore for CachedPayload {
         read.map_err(|error: Arc<Error>| (*error).clone())
     }
 
+    async fn size(&self, key: PayloadKey) -> Result<Option<u64>> {
+        self.inner.size(key).await
+    }
+
     async fn delete(&self, key: PayloadKey) -> Result<()> {
         self.inner.delete(key).await
     }
@@ -104,6 +108,9 @@ mod tests {
                 PayloadKey::Segment(9) => Err(Error::DataLoss("gone".into())),
                 _ => Ok(vec![7; usize::try_from(len).unwrap()].into()),
             }
+        }
+        async fn size(&self, _: PayloadKey) -> Result<Option<u64>> {
+            Ok(None)
         }
         async fn delete(&self, _: PayloadKey) -> Result<()> {
             Ok(())

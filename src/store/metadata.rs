@@ -286,6 +286,12 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Removes the rows of garbage whose bytes are gone.
     async fn forget_garbage(&self, removed: &[Garbage]) -> Result<()>;
 
+    /// True while somebody reads rows as of an earlier moment, which may tell of payload that is garbage by now: what became
+    /// garbage since must not be removed.
+    async fn is_held(&self) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Tells whether the store would take a commit now.
     async fn writable(&self) -> Result<()>;
 

@@ -4,6 +4,8 @@
 //! asynchronous, durable before they answer, and safe to call from many tasks.
 
 pub mod abandoned;
+mod archive;
+pub mod backup;
 pub mod cache;
 pub mod check;
 mod consumer;
@@ -18,6 +20,7 @@ mod upload;
 
 use std::sync::Arc;
 
+pub use archive::{ASIDE, Archive, MetadataArchive, PayloadArchive, View};
 pub use consumer::{ConsumerChange, ConsumerView, NewConsumer};
 pub use metadata::{
     Ack, BlockScan, Committed, Due, Expired, Garbage, Group, MetadataStore, Move, PayloadRow, Purged, Raised,

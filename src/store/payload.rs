@@ -48,6 +48,12 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// the store does not answer.
     async fn read(&self, key: PayloadKey, offset: u64, len: u64) -> Result<Bytes>;
 
+    /// Bytes of a segment or object; `None` if it is not there, or not whole.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
+    async fn size(&self, key: PayloadKey) -> Result<Option<u64>>;
+
     /// Removes a segment or object; one that is already gone counts as removed.
     ///
     /// # Errors

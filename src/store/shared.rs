@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    PayloadStore, Stores,
+    Archive, PayloadStore, Stores,
     cache::CachedPayload,
     s3::{self, S3Payload},
     tarantool::{self, TarantoolMetadata},
@@ -48,11 +48,24 @@ impl Shared {
             wait("S3", || S3Payload::connect(s3.clone(), metrics.clone())),
         );
         let (metadata, mut payload): (_, Arc<dyn PayloadStore>) = (metadata?, Arc::new(payload?));
+        // Whoever wants the stores for itself learns that it is at work.
+        wait("Tarantool", || metadata.join()).await?;
         if cache_bytes > 0 {
             payload = Arc::new(CachedPayload::new(payload, cache_bytes));
         }
         Ok(Self { stores: Stores { metadata: Arc::new(metadata.clone()), payload }, metadata })
     }
+}
+
+/// The same stores in the hands of their keeper, who is no broker and does not wait for a store that is away.
+///
+/// # Errors
+/// As for [`Shared::connect`], and if a store does not answer.
+pub async fn archive(settings: Settings, metrics: &Metrics) -> Result<Archive> {
+    settings.s3.validate()?;
+    let (metadata, payload) =
+        tokio::join!(TarantoolMetadata::connect(settings.tarantool), S3Payload::connect(settings.s3, metrics.clone()),);
+    Ok(Archive { metadata: Arc::new(metadata?), payload: Arc::new(payload?) })
 }
 
 async fn wait<T, F: Future<Output = Result<T>>>(what: &str, connect: impl Fn() -> F) -> Result<T> {

@@ -37,6 +37,11 @@ local function join(_, ttl)
     return number
 end
 
+-- How many brokers said in time that they live.
+local function count()
+    return box.space.mts_brokers.index.deadline:count(fiber.time(), { iterator = 'GE' })
+end
+
 -- Forgets a broker and its sessions, and tells their consumers.
 local function remove(told, number)
     told.rung = told.rung or {}
@@ -101,6 +106,7 @@ end
 return {
     add_session = add_session,
     begin = begin,
+    count = count,
     is_alive = is_alive,
     join = join,
     leave = leave,

@@ -15,6 +15,7 @@ local message_id = require('mts.message_id')
 local payload = require('mts.payload')
 local position = require('mts.position')
 local replica = require('mts.replica')
+local restore = require('mts.restore')
 local retention = require('mts.retention')
 local schedule = require('mts.schedule')
 local stream = require('mts.stream')
@@ -22,6 +23,7 @@ local subject = require('mts.subject')
 local term = require('mts.term')
 local transaction = require('mts.transaction')
 local upload = require('mts.upload')
+local view = require('mts.view')
 
 local READS = {
     block_find = block.find,
@@ -42,6 +44,8 @@ local READS = {
     subject_read = subject.read,
     upload_list = upload.list,
     upload_read = upload.read,
+    view_holds = view.holds,
+    view_open = view.open,
 }
 
 local WRITES = {
@@ -58,6 +62,7 @@ local WRITES = {
     letter_move = letter.move,
     payload_forget = payload.forget_garbage,
     payload_open = payload.open,
+    payload_recount = payload.recount,
     payload_seal = payload.seal,
     retention_expire = retention.expire,
     retention_purge = retention.purge,
@@ -66,6 +71,25 @@ local WRITES = {
     upload_begin = upload.begin,
     upload_expire = upload.expire,
     upload_save = upload.save,
+}
+
+-- A restore closes the store to all but these.
+local RESTORE_READS = {
+    broker_count = broker.count,
+    restore_read = restore.read,
+}
+
+local RESTORE_WRITES = {
+    restore_begin = restore.begin,
+    restore_finish = restore.finish,
+    restore_rows = restore.rows,
+}
+
+-- These look at no row that could be undone: a view was looked at twice when it was opened.
+local VIEWS = {
+    view_close = view.close,
+    view_keep = view.keep,
+    view_rows = view.rows,
 }
 
 -- The version of this interface: a broker that knows another does not start.
@@ -93,17 +117,45 @@ local function by_leader(call)
     end
 end
 
+local function reading(work)
+    return function(...)
+        return transaction.read(work, ...)
+    end
+end
+
+local function writing(work)
+    return function(id, ...)
+        return transaction.write(id, head.publish, work, ...)
+    end
+end
+
+-- A function that a restore keeps from running.
+local function unless_restoring(call)
+    return function(...)
+        local err = restore.refuse()
+        if err ~= nil then
+            return nil, err
+        end
+        return call(...)
+    end
+end
+
 local function functions()
     local made = { status = status, head_wait = by_leader(head.wait) }
     for name, work in pairs(READS) do
-        made[name] = by_leader(function(...)
-            return transaction.read(work, ...)
-        end)
+        made[name] = by_leader(unless_restoring(reading(work)))
     end
     for name, work in pairs(WRITES) do
-        made[name] = by_leader(function(id, ...)
-            return transaction.write(id, head.publish, work, ...)
-        end)
+        made[name] = by_leader(unless_restoring(writing(work)))
+    end
+    for name, work in pairs(RESTORE_READS) do
+        made[name] = by_leader(reading(work))
+    end
+    for name, work in pairs(RESTORE_WRITES) do
+        made[name] = by_leader(writing(work))
+    end
+    for name, work in pairs(VIEWS) do
+        made[name] = by_leader(work)
     end
     return made
 end

@@ -7,6 +7,7 @@ local NAME = {
     NEXT_PAYLOAD = 'next_payload',  -- the number of the next segment or object
     NEXT_STREAM = 'next_stream',    -- the next stream sequence
     OPEN_UPLOADS = 'open_uploads',  -- how many uploads are open
+    RESTORING = 'restoring',        -- the number of the backup that is being restored
     SCHEMA = 'schema',              -- the version of the schema
     TERM = 'term',                  -- the number of the last election whose leader took writes
 }
@@ -20,8 +21,13 @@ local function set(name, value)
     box.space.mts_facts:replace({ name, value })
 end
 
+local function remove(name)
+    box.space.mts_facts:delete(name)
+end
+
 return {
     NAME = NAME,
     get = get,
+    remove = remove,
     set = set,
 }

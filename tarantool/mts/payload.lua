@@ -2,6 +2,7 @@
 --
 --   open ─▶ OPEN ─blocks come and go─▶ sealed ─last block goes─▶ garbage ─bytes removed─▶ forgotten
 
+local broker = require('mts.broker')
 local fact = require('mts.fact')
 local fault = require('mts.fault')
 
@@ -106,6 +107,18 @@ local function forget_garbage(_, removed)
     return true
 end
 
+-- Writes the row of a payload as it should be: a repair found one that counts `counted` blocks, or none. Who repairs
+-- counted while nobody worked, and a broker that came since may have changed what was counted.
+local function recount(_, number, kind, writer, alive, len, counted)
+    local row = box.space.mts_payloads:get(number)
+    if broker.count() > 0 or (row and row[PAYLOAD.ALIVE]) ~= counted then
+        return nil, fault.new(fault.KIND.PRECONDITION,
+            'a broker began to work during the repair: stop it, and repeat the repair')
+    end
+    box.space.mts_payloads:replace({ number, kind, writer, alive, len })
+    return true
+end
+
 return {
     KIND = KIND,
     USE = USE,
@@ -117,6 +130,7 @@ return {
     is_known = is_known,
     list = list,
     open = open,
+    recount = recount,
     release = release,
     seal = seal,
     take = take,

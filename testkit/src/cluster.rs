@@ -18,7 +18,9 @@ pub struct Cluster<T = Tarantool> {
     pub tarantool: T,
     /// Has the payload.
     pub s3: SeaweedFs,
-    _dir: TempDir,
+    config: Config,
+    binary: String,
+    dir: TempDir,
 }
 
 impl Cluster {
@@ -40,13 +42,42 @@ impl<T> Cluster<T> {
         replicas: usize,
         settings: &[(&str, &str)],
     ) -> Self {
-        let (s3, dir) = (SeaweedFs::start(home), tempfile::tempdir().unwrap());
-        let start = |role: &'static str| {
-            let start = |number| broker(binary, dir.path(), role, number, config, &s3, settings);
-            (0..replicas).map(start).collect::<Vec<_>>()
-        };
-        let (ingress, egress) = (start("ingress"), start("egress"));
-        Self { ingress, egress, tarantool, s3, _dir: dir }
+        let (s3, dir, config) = (SeaweedFs::start(home), tempfile::tempdir().unwrap(), config.clone());
+        let mut cluster = Self { ingress: vec![], egress: vec![], tarantool, s3, config, binary: binary.into(), dir };
+        cluster.add(replicas, settings);
+        cluster
+    }
+
+    /// Starts more brokers, so many of each role.
+    pub fn add(&mut self, replicas: usize, settings: &[(&str, &str)]) {
+        for (role, brokers) in [("ingress", &mut self.ingress), ("egress", &mut self.egress)] {
+            for number in brokers.len()..brokers.len() + replicas {
+                let (binary, dir) = (&self.binary, self.dir.path());
+                brokers.push(broker(binary, dir, role, number, &self.config, &self.s3, settings));
+            }
+        }
+    }
+
+    /// Settings of a broker, or of a command, that works on these stores.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        crate::environment(&self.config, &self.s3.settings(BUCKET))
+    }
+
+    /// Settings of its bucket.
+    pub fn bucket(&self) -> minitoolstream::store::s3::Settings {
+        self.s3.settings(BUCKET)
+    }
+
+    /// Stops all brokers, in order.
+    pub fn stop(&mut self) {
+        for mut broker in self.ingress.drain(..).chain(self.egress.drain(..)) {
+            assert!(broker.terminate().success());
+        }
+    }
+
+    /// Bytes of an object of the bucket.
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        self.s3.read(BUCKET, name)
     }
 
     /// What the bucket holds.

@@ -100,15 +100,25 @@ impl SeaweedFs {
         files
     }
 
-    fn entries(&self, folder: &str) -> Vec<(String, bool)> {
+    /// Bytes of an object of a bucket, by the same door.
+    pub fn read(&self, bucket: &str, name: &str) -> Vec<u8> {
+        self.get(&format!("/buckets/{bucket}/{name}"))
+    }
+
+    fn get(&self, path: &str) -> Vec<u8> {
         let mut filer = TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports[FILER])).unwrap();
         let header = "Host: localhost\r\nAccept: application/json\r\nConnection: close";
-        write!(filer, "GET {folder}?limit=100000 HTTP/1.0\r\n{header}\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        filer.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(" 200 "), "{answer}");
-        let listing: serde_json::Value = serde_json::from_str(body).unwrap();
+        write!(filer, "GET {path} HTTP/1.0\r\n{header}\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        filer.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&answer[..end]);
+        assert!(head.contains(" 200 "), "{path}: {head}");
+        answer.split_off(end + 4)
+    }
+
+    fn entries(&self, folder: &str) -> Vec<(String, bool)> {
+        let listing: serde_json::Value = serde_json::from_slice(&self.get(&format!("{folder}?limit=100000"))).unwrap();
         let entries = listing["Entries"].as_array().cloned().unwrap_or_default();
         let entry = |entry: serde_json::Value| {
             let path = entry["FullPath"].as_str().unwrap().to_owned();

@@ -88,6 +88,27 @@ fn damage_can_be_passed() {
 }
 
 #[test]
+fn a_repair_moves_aside_and_deletes_nothing() {
+    let mut session = session();
+    damage(&session, "segments", &[b'2'; 100]);
+    session.broker.terminate();
+    let data = session.broker.data_dir();
+    fs::write(data.join("objects/0000000000004711"), "whose is this?").unwrap();
+    fs::write(data.join("objects/0000000000004712.part"), "and this?").unwrap();
+    fs::write(data.join("segments/notes.txt"), "no payload").unwrap();
+    insta::assert_snapshot!(session.transcript(&[
+        "check --data-dir broker/data --repair",
+        "check --data-dir broker/data",
+        "check --repair",
+    ]));
+    let kept = |name: &str| fs::read(data.join("lost+found").join(name)).unwrap();
+    assert_eq!(kept("objects/0000000000004711"), b"whose is this?");
+    assert_eq!(kept("objects/0000000000004712.part"), b"and this?");
+    assert_eq!(kept("blocks/0000000000000003").iter().filter(|byte| **byte == b'2').count(), MEDIUM - 1);
+    assert_eq!(stored(&session, "segments").len(), 2, "{:?}", stored(&session, "segments"));
+}
+
+#[test]
 fn check_finds_files_that_are_missing_or_strange() {
     let mut session = session();
     for path in stored(&session, "segments") {

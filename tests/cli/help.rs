@@ -41,6 +41,8 @@ fn help_of_each_command() {
         "upload show",
         "upload abort",
         "check",
+        "backup",
+        "restore",
         "bench",
         "config",
         "completions",

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
-    store::{ObjectWriter, PayloadStore, Synced},
+    store::{ASIDE, ObjectWriter, PayloadArchive, PayloadStore, Synced, archive},
 };
 
 /// A segment takes no more once it holds this many bytes.
@@ -39,6 +39,7 @@ const DIRECT_MIN: usize = 1 << 20;
 pub struct Files {
     segments: PathBuf,
     objects: PathBuf,
+    aside: PathBuf,
     space: Arc<Space>,
     current: Arc<Mutex<Option<Segment>>>,
 }
@@ -59,7 +60,8 @@ impl Files {
             space.found(bytes_below(dir).map_err(|error| failed("listed", dir, &error))?);
         }
         sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
-        Ok(Self { segments, objects, space, current: Arc::default() })
+        let aside = dir.join(ASIDE);
+        Ok(Self { segments, objects, aside, space, current: Arc::default() })
     }
 
     fn path(&self, key: PayloadKey) -> PathBuf {
@@ -152,10 +154,20 @@ impl PayloadStore for Files {
         .await
     }
 
+    async fn size(&self, key: PayloadKey) -> Result<Option<u64>> {
+        let path = self.path(key);
+        blocking(move || match std::fs::metadata(&path) {
+            Ok(found) => Ok(Some(found.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("examined", &path, &error)),
+        })
+        .await
+    }
+
     async fn delete(&self, key: PayloadKey) -> Result<()> {
         let (path, space) = (self.path(key), self.space.clone());
         blocking(move || {
-            for path in [path.with_extension(PART), path.clone()] {
+            for path in [part(&path), path.clone()] {
                 let len = std::fs::metadata(&path).map_or(0, |found| found.len());
                 match std::fs::remove_file(&path) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -179,8 +191,11 @@ impl PayloadStore for Files {
                 let entries = std::fs::read_dir(dir).map_err(|error| failed("listed", dir, &error))?;
                 for entry in entries {
                     let name = PathBuf::from(entry.map_err(|error| failed("listed", dir, &error))?.file_name());
-                    let number = name.file_stem().and_then(|name| name.to_str()).and_then(|name| name.parse().ok());
-                    keys.extend(number.map(kind));
+                    let key = name.file_stem().and_then(|name| name.to_str()?.parse().ok()).map(kind);
+                    // Whatever has another name than it would have is nobody's here.
+                    keys.extend(
+                        key.filter(|key| [files.path(*key), part(&files.path(*key))].contains(&dir.join(&name))),
+                    );
                 }
             }
             Ok(keys)
@@ -197,6 +212,61 @@ impl PayloadStore for Files {
         let files = self.clone();
         blocking(move || files.space.check(0)).await
     }
+}
+
+#[async_trait]
+impl PayloadArchive for Files {
+    async fn set_aside(&self, key: PayloadKey) -> Result<Option<String>> {
+        let (files, path) = (self.clone(), self.path(key));
+        blocking(move || {
+            let mut moved = None;
+            for path in [part(&path), path] {
+                let Ok(len) = std::fs::metadata(&path).map(|found| found.len()) else { continue };
+                let name = path.strip_prefix(files.aside.parent().unwrap_or(&path)).unwrap_or(&path);
+                let name = name.display().to_string();
+                let free = archive::names(&name).find(|name| !files.aside.join(name).exists());
+                let free = free.ok_or_else(|| archive::no_name(&name))?;
+                let to = files.aside.join(&free);
+                make_parent(&to).and_then(|()| std::fs::rename(&path, &to)).map_err(|e| failed("moved", &path, &e))?;
+                for dir in [path.parent(), to.parent()].into_iter().flatten() {
+                    sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
+                }
+                files.space.give_back(len);
+                moved = Some(format!("{ASIDE}/{free}"));
+            }
+            Ok(moved)
+        })
+        .await
+    }
+
+    async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>> {
+        let (path, space) = (self.path(key), self.space.clone());
+        Ok(Box::new(blocking(move || ObjectFile::open(path, space, 0)).await?))
+    }
+
+    async fn keep(&self, name: &str) -> Result<Option<Box<dyn ObjectWriter>>> {
+        let (path, space) = (self.aside.join(name), self.space.clone());
+        let file = blocking(move || {
+            if path.exists() {
+                return Ok(None);
+            }
+            make_parent(&path).map_err(|error| failed("made", &path, &error))?;
+            ObjectFile::open(path, space, 0).map(Some)
+        });
+        Ok(file.await?.map(|file| Box::new(file) as Box<dyn ObjectWriter>))
+    }
+}
+
+/// The name of a file that is not whole.
+fn part(path: &Path) -> PathBuf {
+    path.with_extension(PART)
+}
+
+/// Makes the directory that a file is to be in, durably.
+fn make_parent(path: &Path) -> io::Result<()> {
+    let Some(dir) = path.parent() else { return Ok(()) };
+    std::fs::create_dir_all(dir)?;
+    dir.ancestors().take(3).try_for_each(sync_dir)
 }
 
 impl Segment {

@@ -1,6 +1,9 @@
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -36,15 +39,17 @@ use crate::{
 /// Metadata in a redb database.
 #[derive(Clone)]
 pub struct EmbeddedMetadata {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     space: Arc<Space>,
     /// Held from the first read of a change to its commit: one writer at a time. The state of consumers is the writer's.
     writer: Arc<Mutex<Consumers>>,
+    /// Views that hold payload.
+    pub(super) holds: Arc<AtomicUsize>,
 }
 
 impl EmbeddedMetadata {
     pub(super) fn open(dir: &Path, space: Arc<Space>) -> Result<Self> {
-        let store = Self { engine: Arc::new(Engine::open(dir)?), space, writer: Arc::default() };
+        let store = Self { engine: Arc::new(Engine::open(dir)?), space, writer: Arc::default(), holds: Arc::default() };
         store.check_format(dir)?;
         Ok(store)
     }
@@ -69,13 +74,16 @@ impl EmbeddedMetadata {
     }
 
     /// Runs a read where it may block.
-    async fn read<T: Send + 'static>(&self, work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static) -> Result<T> {
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let engine = self.engine.clone();
         blocking(move || work(&engine.read()?)).await
     }
 
     /// Runs a change, one at a time, and makes it durable.
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Transaction) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -356,6 +364,10 @@ impl MetadataStore for EmbeddedMetadata {
             Ok(())
         })
         .await
+    }
+
+    async fn is_held(&self) -> Result<bool> {
+        Ok(self.holds.load(Ordering::Acquire) > 0)
     }
 
     async fn writable(&self) -> Result<()> {

@@ -10,6 +10,7 @@
 //! ```
 
 mod aligned;
+mod archive;
 mod commit;
 mod consumers;
 mod engine;
@@ -26,6 +27,7 @@ mod space;
 mod tables;
 mod transaction;
 mod uploads;
+mod view;
 
 use std::{
     fs::{File, TryLockError},
@@ -37,7 +39,7 @@ pub use files::Files;
 pub use metadata::EmbeddedMetadata;
 pub use space::Limits;
 
-use super::{Stores, abandoned};
+use super::{Archive, Stores, abandoned};
 use crate::{
     error::{Error, Result},
     types::Timestamp,
@@ -49,6 +51,8 @@ use crate::{
 pub struct Embedded {
     /// The stores, ready for use.
     pub stores: Stores,
+    /// The same, for their keeper.
+    pub archive: Archive,
     _lock: File,
 }
 
@@ -60,6 +64,21 @@ impl Embedded {
     /// [`Error::Unavailable`] if another broker holds the directory or it cannot be written, [`Error::DataLoss`] if
     /// what it holds cannot be read.
     pub async fn open(dir: &Path, limits: Limits) -> Result<Self> {
+        let embedded = Self::open_to_restore(dir, limits).await?;
+        if embedded.archive.metadata.restoring().await?.is_some() {
+            return Err(Error::unavailable(format!(
+                "a restore into '{}' was interrupted: repeat 'minitoolstream restore' with the same backup",
+                dir.display()
+            )));
+        }
+        Ok(embedded)
+    }
+
+    /// The same, also if a restore into it was interrupted.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub async fn open_to_restore(dir: &Path, limits: Limits) -> Result<Self> {
         let owned = dir.to_path_buf();
         let (lock, metadata, files) = blocking(move || {
             make_dir(&owned)?;
@@ -70,10 +89,11 @@ impl Embedded {
             Ok((lock, metadata, files))
         })
         .await?;
-        let stores = Stores { metadata: Arc::new(metadata), payload: Arc::new(files) };
+        let archive = Archive { metadata: Arc::new(metadata), payload: Arc::new(files) };
+        let stores = archive.stores();
         // Garbage of an earlier process has no readers: it waits for nothing.
         abandoned::close(&stores, Timestamp::default()).await?;
-        Ok(Self { stores, _lock: lock })
+        Ok(Self { stores, archive, _lock: lock })
     }
 }
 

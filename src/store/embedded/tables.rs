@@ -79,6 +79,9 @@ pub(super) const FACT_NEXT_PAYLOAD: &[u8] = b"next_payload";
 /// Fact: how many uploads are open.
 pub(super) const FACT_OPEN_UPLOADS: &[u8] = b"open_uploads";
 
+/// Fact: the number of the backup that is being restored, if one is.
+pub(super) const FACT_RESTORING: &[u8] = b"restoring";
+
 /// Fact: the next stream sequence.
 pub(super) const FACT_NEXT_STREAM: &[u8] = b"next_stream";
 
@@ -141,11 +144,35 @@ pub(super) fn read_subject(key: &[u8]) -> Result<Subject> {
 }
 
 pub(super) fn read_position_key(key: &[u8]) -> Result<(DurableName, Subject)> {
-    let broken = || unreadable("positions", key);
-    let at = key.iter().position(|byte| *byte == SEPARATOR).ok_or_else(broken)?;
-    let durable = std::str::from_utf8(&key[..at]).map_err(|_| broken())?;
-    let durable = DurableName::parse("durable_name", durable).map_err(|_| broken())?;
-    Ok((durable, read_subject(&key[at + 1..])?))
+    let (durable, subject) = read_joined("positions", key)?;
+    let durable = std::str::from_utf8(durable).ok().and_then(|name| DurableName::parse("durable_name", name).ok());
+    Ok((durable.ok_or_else(|| unreadable("positions", key))?, read_subject(subject)?))
+}
+
+/// Subject and message id of a key.
+pub(super) fn read_id_key(key: &[u8]) -> Result<(Subject, MessageId)> {
+    let (subject, id) = read_joined("ids", key)?;
+    let id = std::str::from_utf8(id).ok().and_then(|id| MessageId::parse("message_id", id).ok());
+    Ok((read_subject(subject)?, id.ok_or_else(|| unreadable("ids", key))?))
+}
+
+/// Consumer and page of a key.
+pub(super) fn read_pending_key(key: &[u8]) -> Result<(ConsumerName, u64)> {
+    let (consumer, page) = read_joined("pending", key)?;
+    let page = page.try_into().map_err(|_| unreadable("pending", key))?;
+    Ok((read_consumer_name(consumer)?, u64::from_be_bytes(page)))
+}
+
+/// Time and stream sequence of a key.
+pub(super) fn read_schedule_key(key: &[u8]) -> Result<(Timestamp, u64)> {
+    let (due, at) = key.split_at_checked(8).ok_or_else(|| unreadable("schedule", key))?;
+    Ok((Timestamp(read_first(due)?), read_first(at)?))
+}
+
+/// The parts of a key that were [`joined`].
+fn read_joined<'a>(table: &str, key: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
+    let at = key.iter().position(|byte| *byte == SEPARATOR).ok_or_else(|| unreadable(table, key))?;
+    Ok((&key[..at], &key[at + 1..]))
 }
 
 /// What the stream table says of a block.

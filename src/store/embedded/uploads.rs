@@ -15,7 +15,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{
-    engine::Snapshot,
+    engine::{Batch, Snapshot},
     tables::{self, UPLOAD_DEADLINES, UPLOADS},
     transaction::Transaction,
 };
@@ -170,9 +170,13 @@ pub(super) fn complete(
 }
 
 fn put(transaction: &mut Transaction, upload: &Upload) {
+    put_rows(&mut transaction.batch, upload);
+}
+
+pub(super) fn put_rows(batch: &mut Batch, upload: &Upload) {
     let id = upload.id.as_str();
-    transaction.batch.put(UPLOADS, id, encode(upload));
-    transaction.batch.put(UPLOAD_DEADLINES, tables::timed_key(upload.deadline, id.as_bytes()), []);
+    batch.put(UPLOADS, id, encode(upload));
+    batch.put(UPLOAD_DEADLINES, tables::timed_key(upload.deadline, id.as_bytes()), []);
 }
 
 fn remove(transaction: &mut Transaction, id: &UploadId, deadline: Timestamp) {
@@ -210,7 +214,7 @@ fn encode(upload: &Upload) -> Vec<u8> {
     out
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Result<Upload> {
+pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Upload> {
     let id = read_id(key)?;
     decode_state(value)
         .map(|(state, deadline)| Upload { id, state, deadline })

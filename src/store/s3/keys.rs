@@ -1,4 +1,4 @@
-use crate::block::PayloadKey;
+use crate::{block::PayloadKey, store::ASIDE};
 
 /// How payloads are called in the bucket.
 #[derive(Clone)]
@@ -23,6 +23,16 @@ impl Keys {
             PayloadKey::Object(_) => FOLDERS[1].0,
         };
         format!("{}{folder}{:016}", self.prefix, key.number())
+    }
+
+    /// The name of something that is kept aside.
+    pub(super) fn aside(&self, name: &str) -> String {
+        format!("{}{ASIDE}/{name}", self.prefix)
+    }
+
+    /// A name as it is below the prefix.
+    pub(super) fn below_prefix<'a>(&self, name: &'a str) -> &'a str {
+        name.strip_prefix(&self.prefix).unwrap_or(name)
     }
 
     /// What all names of each kind begin with.

@@ -8,11 +8,14 @@
 //!                        receipt     └ budget (how often), failure (why not), text (what was answered)
 //! ```
 //!
+//! What is moved or kept aside is below `PREFIX lost+found/`, which no listing of payloads looks into.
+//!
 //! Relied on: what a put or a completion acknowledged is durable and is read and listed from then on. Not relied on:
 //! conditional puts, lifecycle rules, versions, tags, and what an object's ETag is made of.
 //!
 //! Nothing is left behind: whoever deletes an object also aborts its unfinished uploads, which are found by its key.
 
+mod archive;
 mod budget;
 mod call;
 mod client;

@@ -55,8 +55,8 @@ const REGION_DEFAULT: &str = "us-east-1";
 
 /// See the [module](super).
 pub struct S3Payload {
-    client: Arc<Client>,
-    keys: Keys,
+    pub(super) client: Arc<Client>,
+    pub(super) keys: Keys,
     settings: Settings,
     /// Parts of all objects under way.
     slots: Arc<Semaphore>,
@@ -98,6 +98,16 @@ impl S3Payload {
         self.settings.object_max()
     }
 
+    /// A writer of an object of any name, which is not there yet.
+    pub(super) fn writer(&self, name: &str) -> ObjectUpload {
+        ObjectUpload::begin(self.client.clone(), self.slots.clone(), name, &self.settings)
+    }
+
+    /// Bytes that one request may ask for without taking more memory than a writer does.
+    pub(super) fn piece(&self) -> u64 {
+        self.settings.part_size
+    }
+
     /// The cheapest request that needs the bucket and the right to list it.
     fn look(&self) -> Call {
         Call::List { prefix: self.settings.prefix.clone(), token: None, max: 1 }
@@ -125,7 +135,7 @@ impl S3Payload {
         is_first
     }
 
-    async fn delete_named(&self, name: &str) -> Result<()> {
+    pub(super) async fn delete_named(&self, name: &str) -> Result<()> {
         match self.client.call(name, Call::Delete).await {
             Err(failure) if !failure.is_missing() => Err(failure.into()),
             _ => Ok(()),
@@ -197,6 +207,10 @@ impl PayloadStore for S3Payload {
             }
             _ => Err(failure.into()),
         }
+    }
+
+    async fn size(&self, key: PayloadKey) -> Result<Option<u64>> {
+        self.client.size(&self.keys.of(key)).await
     }
 
     async fn delete(&self, key: PayloadKey) -> Result<()> {

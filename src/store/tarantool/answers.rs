@@ -122,6 +122,11 @@ impl BlockRow {
         let (subject, block) = self.decode();
         block.map_err(|block| unreadable("blocks", format_args!("{subject} {}", block.first)))
     }
+
+    pub(super) fn read_with_subject(self) -> Result<(Subject, Block)> {
+        let subject = read_subject(&self.subject)?;
+        Ok((subject, self.read()?))
+    }
 }
 
 /// A block with its subject's floor.
@@ -231,6 +236,15 @@ fn read_key(kind: u8, number: u64) -> Result<PayloadKey> {
         0 => Ok(PayloadKey::Segment(number)),
         1 => Ok(PayloadKey::Object(number)),
         _ => Err(unreadable("payloads", format_args!("{number}"))),
+    }
+}
+
+/// The writer of a payload, as in payload.lua.
+pub(super) fn writer(writer: Writer) -> u8 {
+    match writer {
+        Writer::Nobody => 0,
+        Writer::Commits => 1,
+        Writer::Upload => 2,
     }
 }
 

@@ -283,6 +283,10 @@ impl MetadataStore for TarantoolMetadata {
         Ok(())
     }
 
+    async fn is_held(&self) -> Result<bool> {
+        self.link.call("view_holds", &[(); 0]).await
+    }
+
     async fn writable(&self) -> Result<()> {
         self.link.call::<bool>("memory_check", &[(); 0]).await.map(drop)
     }

@@ -10,6 +10,7 @@
 //! Every write carries an id of its own, so that one whose reply was lost can be repeated.
 
 mod answers;
+mod archive;
 mod changes;
 mod connection;
 mod consumers;
@@ -23,6 +24,7 @@ mod server;
 mod source;
 mod state;
 mod steps;
+mod view;
 mod wire;
 
 use std::{
@@ -110,6 +112,14 @@ impl TarantoolMetadata {
     /// Asks all instances how they are. Calls go to the leader that is found, also those that wait for another.
     pub async fn instances(&self) -> Vec<Instance> {
         self.link.instances().await
+    }
+
+    /// Tells the others that this broker is at work, from now until it leaves.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) if Tarantool does not answer.
+    pub async fn join(&self) -> Result<()> {
+        self.life.join().await
     }
 
     /// Tells the others that this broker ends: what its workers have is theirs at once, and not after a silence.

@@ -25,18 +25,18 @@ pub(super) struct Open {
 }
 
 #[derive(Deserialize)]
-struct ConsumerRow {
-    _name: String,
+pub(super) struct ConsumerRow {
+    pub(super) name: String,
     version: u64,
-    settings: ByteBuf,
-    cursor: ByteBuf,
+    pub(super) settings: ByteBuf,
+    pub(super) cursor: ByteBuf,
 }
 
 #[derive(Deserialize)]
-struct PageRow {
-    _consumer: String,
-    number: u64,
-    row: ByteBuf,
+pub(super) struct PageRow {
+    pub(super) consumer: String,
+    pub(super) number: u64,
+    pub(super) row: ByteBuf,
 }
 
 /// A consumer's row, its pages, its sessions and their brokers.
