@@ -24,7 +24,10 @@ deps:
     cargo deny check
     cargo machete
 
-# Write the reference of settings into the documentation
-docs:
-    sed -i '/<!-- reference -->/,/<!-- \/reference -->/{//!d}' docs/configuration.md
-    cargo run --quiet -- config --reference | sed -i '/<!-- reference -->/r /dev/stdin' docs/configuration.md
+# Write the references of settings and metrics into the documentation
+docs: (reference "settings" "docs/configuration.md") (reference "metrics" "docs/metrics.md")
+
+[private]
+reference of page:
+    sed -i '/<!-- reference -->/,/<!-- \/reference -->/{//!d}' {{page}}
+    cargo run --quiet -- config --reference {{of}} | sed -i '/<!-- reference -->/r /dev/stdin' {{page}}

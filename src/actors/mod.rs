@@ -28,5 +28,6 @@ pub mod storage;
 pub mod subscriber;
 pub mod supervise;
 pub mod threads;
+pub mod watch;
 
 pub use parcel::Parcel;

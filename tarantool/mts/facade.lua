@@ -27,6 +27,7 @@ local READS = {
     consumer_read = consumer.read,
     lease_holds = lease.holds,
     memory_check = memory.check,
+    memory_usage = memory.usage,
     payload_garbage = payload.garbage,
     payload_list = payload.list,
     position_get = position.get,

@@ -35,4 +35,10 @@ local function check()
         .. 'some, or give it more memory', quota / 1048576, free / 1048576)
 end
 
-return { check = check }
+-- Bytes that are taken, and from how many on publishes are refused. Whole numbers travel as such.
+local function usage()
+    local free, quota = measure()
+    return { math.floor(quota - free), math.floor(quota * (1 - RESERVE)) }
+end
+
+return { check = check, usage = usage }
