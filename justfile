@@ -24,10 +24,16 @@ deps:
     cargo deny check
     cargo machete
 
-# Write the references of settings and metrics into the documentation
-docs: (reference "settings" "docs/configuration.md") (reference "metrics" "docs/metrics.md")
+# Write what is made of other files: the references of settings and metrics, the rules for the operator
+docs: (reference "settings" "docs/configuration.md") (reference "metrics" "docs/metrics.md") rules
 
 [private]
 reference of page:
     sed -i '/<!-- reference -->/,/<!-- \/reference -->/{//!d}' {{page}}
     cargo run --quiet -- config --reference {{of}} | sed -i '/<!-- reference -->/r /dev/stdin' {{page}}
+
+# Wrap the rules of Prometheus for its operator
+[private]
+rules:
+    sed -i '/^spec:/q' kustomize/components/monitoring/rules.yaml
+    sed '/^#/d; s/^\(.\)/  \1/' monitoring/rules.yml >> kustomize/components/monitoring/rules.yaml
