@@ -24,7 +24,18 @@ impl Cluster {
     /// Starts `replicas` brokers of each role. `binary` is `env!("CARGO_BIN_EXE_minitoolstream")`, `home` is
     /// `env!("CARGO_TARGET_TMPDIR")`.
     pub fn start(binary: &str, home: &str, replicas: usize, settings: &[(&str, &str)]) -> Self {
-        let (tarantool, s3, dir) = (Tarantool::start(&[]), SeaweedFs::start(home), tempfile::tempdir().unwrap());
+        Self::start_on(Tarantool::start(&[]), binary, home, replicas, settings)
+    }
+
+    /// The same, on a Tarantool of the caller's.
+    pub fn start_on(
+        tarantool: Tarantool,
+        binary: &str,
+        home: &str,
+        replicas: usize,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let (s3, dir) = (SeaweedFs::start(home), tempfile::tempdir().unwrap());
         let start = |role: &'static str| {
             let start = |number| broker(binary, dir.path(), role, number, &tarantool, &s3, settings);
             (0..replicas).map(start).collect::<Vec<_>>()
