@@ -71,6 +71,9 @@ local INTERFACE = 1
 
 local function reply(answer, err)
     if err ~= nil then
+        if err.is_memory then
+            memory.ran_out()
+        end
         return err.kind, err.message
     end
     return 'ok', answer
