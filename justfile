@@ -24,7 +24,16 @@ deps:
     cargo deny check
     cargo machete
 
-# Write the reference of settings into the documentation
-docs:
-    sed -i '/<!-- reference -->/,/<!-- \/reference -->/{//!d}' docs/configuration.md
-    cargo run --quiet -- config --reference | sed -i '/<!-- reference -->/r /dev/stdin' docs/configuration.md
+# Write what is made of other files: the references of settings and metrics, the rules for the operator
+docs: (reference "settings" "docs/configuration.md") (reference "metrics" "docs/metrics.md") rules
+
+[private]
+reference of page:
+    sed -i '/<!-- reference -->/,/<!-- \/reference -->/{//!d}' {{page}}
+    cargo run --quiet -- config --reference {{of}} | sed -i '/<!-- reference -->/r /dev/stdin' {{page}}
+
+# Wrap the rules of Prometheus for its operator
+[private]
+rules:
+    sed -i '/^spec:/q' kustomize/components/monitoring/rules.yaml
+    sed '/^#/d; s/^\(.\)/  \1/' monitoring/rules.yml >> kustomize/components/monitoring/rules.yaml

@@ -23,6 +23,7 @@ use crate::{
         storage::{self, Storage},
         supervise::{GivenUp, Policy, Supervision, supervise},
         threads::{ThreadMaker, ThreadPool, Threads},
+        watch,
     },
     admission::Admission,
     broker::Broker,
@@ -117,6 +118,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
 
     let metrics = Metrics::new(config.metric_subjects)
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
+    metrics.build(config.role.as_str());
     let opened = Opened::open(&config, &metrics).await?;
     let stores = opened.stores();
     let (heads, rings) = (Arc::new(Heads::default()), Arc::new(Rings::default()));
@@ -198,6 +200,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     }
     let health = Health::new(stores, probes(&actors), draining.clone());
     supervisors.spawn(beat(health.clone(), shutdown.clone()));
+    supervisors.spawn(until(shutdown.clone(), watch::watch(broker.stores.clone(), metrics.clone())));
     supervisors.spawn(until(
         shutdown.clone(),
         lag::measure(broker.stores.clone(), metrics.clone(), config.lag_interval, config.metric_consumers),

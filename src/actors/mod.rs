@@ -29,5 +29,6 @@ pub mod storage;
 pub mod subscriber;
 pub mod supervise;
 pub mod threads;
+pub mod watch;
 
 pub use parcel::Parcel;

@@ -35,7 +35,7 @@ use super::{
     handle::{Handle, Incarnation},
     threads::{Place, Threads},
 };
-use crate::metrics::Metrics;
+use crate::metrics::{Cause, Metrics};
 
 /// Asks an actor for a sign of life.
 #[derive(Message)]
@@ -128,22 +128,6 @@ impl Default for Policy {
     }
 }
 
-/// Why an incarnation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    Panic,
-    Hang,
-}
-
-impl Cause {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Panic => "panic",
-            Self::Hang => "hang",
-        }
-    }
-}
-
 /// What a supervisor needs to know.
 pub struct Supervision {
     /// The actor's name in logs and metrics.
@@ -227,7 +211,7 @@ where
         };
         present.send_replace(None);
         over.cancel();
-        metrics.actor_restarted(name, cause.as_str());
+        metrics.actor_restarted(name, cause);
         tracing::error!(actor = name, cause = cause.as_str(), "actor failed");
         match (&threads, cause) {
             (Threads::Own(_), _) => drop(place.thread.stop()),

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, process::ExitCode};
 
-use minitoolstream::config;
+use minitoolstream::{config, metrics};
 
 use super::output::{self, Format};
 
@@ -15,15 +15,26 @@ pub(super) struct Config {
     /// Print nothing but faults; exits with 1 if there are any.
     #[arg(long)]
     check: bool,
-    /// Print the reference of all settings (Markdown).
-    #[arg(long, conflicts_with = "check")]
-    reference: bool,
+    /// Print the reference of all settings, or of all metrics (Markdown).
+    #[arg(long, value_name = "OF", num_args = 0..=1, default_missing_value = "settings", conflicts_with = "check")]
+    reference: Option<Reference>,
+}
+
+/// What a reference page is about.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Reference {
+    Settings,
+    Metrics,
 }
 
 impl Config {
     pub(super) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        if self.reference {
-            output::print_line(config::reference().trim_end())?;
+        let reference = self.reference.map(|of| match of {
+            Reference::Settings => config::reference(),
+            Reference::Metrics => metrics::reference(),
+        });
+        if let Some(reference) = reference {
+            output::print_line(reference.trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         let config = config::Config::load(self.config.as_deref(), |name| std::env::var(name).ok())?;

@@ -79,6 +79,17 @@ impl Value for ByteSize {
     }
 }
 
+impl Role {
+    /// Its word in the configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
 impl Value for Role {
     fn read(yaml: &Yaml) -> Result<Self, String> {
         match yaml.as_str() {
@@ -89,12 +100,7 @@ impl Value for Role {
         }
     }
     fn show(&self) -> Yaml {
-        match self {
-            Self::All => "all",
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-        .into()
+        self.as_str().into()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     admission::Permit,
     broker::read::DataRead,
     error::{Error, Result},
-    metrics::Service,
+    metrics::Operation,
     store::{Ack, reader::Stored},
     types::{DurableName, RequestId, Subject, SubjectFilter},
 };
@@ -68,7 +68,7 @@ impl EgressService for Egress {
         let mut fetch = Fetch { broker: self.0.clone(), reading, wanted };
         tokio::spawn(async move {
             fetch.send_all(&outlet).await;
-            fetch.broker.metrics.latency(Service::Egress, "fetch", started.elapsed());
+            fetch.broker.metrics.latency(Operation::Fetch, started.elapsed());
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -134,7 +134,7 @@ impl EgressService for Egress {
         let started = Instant::now();
         let id = name_request(&request);
         let position = self.0.ack(id, request.into_inner()).await.map_err(|error| status(&error))?;
-        self.0.metrics.latency(Service::Egress, "ack", started.elapsed());
+        self.0.metrics.latency(Operation::Ack, started.elapsed());
         Ok(Response::new(AckResponse { success: true, position, ..Default::default() }))
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     admission::ConnectionAdmission,
     error::{Error, Result},
-    metrics::Service,
+    metrics::Operation,
     types::{Published, RequestId},
 };
 
@@ -34,7 +34,7 @@ impl IngressService for Ingress {
         let started = Instant::now();
         let (limits, id, permit) = (limits(&request)?, name_request(&request), permits(&request).next());
         let result = self.0.submit(id, vec![request.into_inner()], &limits, permit).await.results().await.pop();
-        self.0.metrics.latency(Service::Ingress, "publish", started.elapsed());
+        self.0.metrics.latency(Operation::Publish, started.elapsed());
         match result.unwrap_or_else(|| Err(Error::outcome_unknown())) {
             Ok(published) => Ok(Response::new(PublishResponse {
                 sequence: published.sequence,
@@ -58,7 +58,7 @@ impl IngressService for Ingress {
         validate::batch_len("messages", messages.len(), &self.0.config).map_err(|error| status(&error))?;
         let results = self.0.submit(id, messages, &limits, permit).await.results().await;
         let results = results.into_iter().map(wire_result).collect();
-        self.0.metrics.latency(Service::Ingress, "publish_batch", started.elapsed());
+        self.0.metrics.latency(Operation::PublishBatch, started.elapsed());
         Ok(Response::new(PublishBatchResponse { results }))
     }
 

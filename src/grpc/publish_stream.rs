@@ -22,7 +22,7 @@ use crate::{
     actors::publisher::Results,
     admission::ConnectionAdmission,
     error::{Error, Result},
-    metrics::Service,
+    metrics::Operation,
     types::RequestId,
 };
 
@@ -81,7 +81,7 @@ async fn pump(
                 let mut done = Some(done);
                 // What else is complete goes along.
                 while let Some((first_id, started, results)) = done {
-                    broker.metrics.latency(Service::Ingress, "publish_stream", started.elapsed());
+                    broker.metrics.latency(Operation::PublishStream, started.elapsed());
                     push_acks(&mut response.acks, first_id, &results);
                     done = in_flight.next().now_or_never().flatten();
                 }

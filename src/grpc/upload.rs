@@ -15,7 +15,7 @@ use crate::{
         upload::{Begun, Expected, Session, Uploaded},
     },
     error::{Error, Result},
-    metrics::Service,
+    metrics::Operation,
     store::{Upload, UploadState},
     types::RequestId,
 };
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     let started = Instant::now();
     let metrics = broker.metrics.clone();
     let served = tokio::spawn(receive(broker, request, limits, permits, frames)).await;
-    metrics.latency(Service::Ingress, "upload", started.elapsed());
+    metrics.latency(Operation::Upload, started.elapsed());
     served.unwrap_or_else(|_| Err(status(&Error::outcome_unknown()))).map(response)
 }
 

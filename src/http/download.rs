@@ -25,7 +25,7 @@ use crate::{
     block::object::Tally,
     broker::read::DataRead,
     error::{Error, Result},
-    metrics::{Metrics, Service},
+    metrics::{Metrics, Operation, Service},
     store::reader::Stored,
     types::{Subject, hex},
 };
@@ -178,6 +178,6 @@ struct Timed(Instant, Metrics);
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        self.1.latency(Service::Egress, "http_get", self.0.elapsed());
+        self.1.latency(Operation::HttpGet, self.0.elapsed());
     }
 }

@@ -13,9 +13,6 @@ use crate::store::Stores;
 /// Without a beat of the runtime for this long, the process makes no progress.
 const BEAT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a store may take to say whether it can be written.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Tells whether an actor is up.
 pub type Probe = Box<dyn Fn() -> bool + Send + Sync>;
 
@@ -58,15 +55,10 @@ impl Health {
                 reasons.push(format!("the {name} is restarting"));
             }
         }
-        let stores = async {
-            let (metadata, payload) = tokio::join!(self.stores.metadata.writable(), self.stores.payload.writable());
-            metadata.and(payload)
-        };
-        match tokio::time::timeout(STORE_PATIENCE, stores).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => reasons.push(error.to_string()),
-            Err(_) => reasons.push(format!("the stores did not answer within {} s", STORE_PATIENCE.as_secs())),
-        }
+        let mut refusals: Vec<_> = self.stores.writable().await.into_iter().filter_map(Result::err).collect();
+        // The embedded stores share a disk, and its reason.
+        refusals.dedup();
+        reasons.extend(refusals.iter().map(ToString::to_string));
         reasons
     }
 }

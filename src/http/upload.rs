@@ -25,7 +25,7 @@ use crate::{
         upload::{Begun, Expected, Opening, Session, Uploaded},
     },
     error::Error,
-    metrics::Service,
+    metrics::Operation,
     store::UploadState,
     types::{RequestId, hex},
 };
@@ -45,7 +45,7 @@ pub(super) async fn put(
 ) -> Result<HttpResponse, Refusal> {
     let started = Instant::now();
     let answer = receive(&request, body, &transfers).await;
-    transfers.broker.metrics.latency(Service::Ingress, "http_put", started.elapsed());
+    transfers.broker.metrics.latency(Operation::HttpPut, started.elapsed());
     answer
 }
 

@@ -13,7 +13,7 @@ use super::{
     upload::UPLOAD_OFFSET,
 };
 use crate::{
-    metrics::Service,
+    metrics::Operation,
     store::{Upload, UploadState},
     types::hex,
 };
@@ -23,7 +23,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
     let (started, broker) = (Instant::now(), &transfers.broker);
     let id = upload_id(request.uri().path())?;
     let found = broker.find_upload(&id).await;
-    broker.metrics.latency(Service::Ingress, "http_upload", started.elapsed());
+    broker.metrics.latency(Operation::HttpUpload, started.elapsed());
     let Upload { state, deadline, .. } = found?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CACHE_CONTROL, "no-store"));

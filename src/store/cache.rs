@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use moka::future::Cache;
 
-use super::{ObjectWriter, PayloadStore, Synced};
+use super::{ObjectWriter, PayloadStore, Synced, Usage};
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
@@ -77,6 +77,10 @@ impl PayloadStore for CachedPayload {
 
     async fn writable(&self) -> Result<()> {
         self.inner.writable().await
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        self.inner.usage().await
     }
 }
 

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use super::{ConsumerChange, ConsumerView, NewConsumer, NewUpload, Saved, Upload};
+use super::{ConsumerChange, ConsumerView, NewConsumer, NewUpload, Saved, Upload, Usage};
 use crate::{
     block::{
         Block, PayloadKey, Placement, ScanLimits, StreamScan,
@@ -294,6 +294,11 @@ pub trait MetadataStore: Send + Sync + 'static {
 
     /// Tells whether the store would take a commit now.
     async fn writable(&self) -> Result<()>;
+
+    /// How full the store is; `None` if it has no limit of its own.
+    async fn usage(&self) -> Result<Option<Usage>> {
+        Ok(None)
+    }
 
     /// True if other brokers work on the same rows.
     fn is_shared(&self) -> bool {

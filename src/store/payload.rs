@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::Usage;
 use crate::{block::PayloadKey, error::Result};
 
 /// Bytes by key and range.
@@ -88,6 +89,14 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// # Errors
     /// Why it would not.
     async fn writable(&self) -> Result<()>;
+
+    /// How full the store is; `None` if it does not know.
+    ///
+    /// # Errors
+    /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
+    async fn usage(&self) -> Result<Option<Usage>> {
+        Ok(None)
+    }
 }
 
 /// Writes one object, front to back.

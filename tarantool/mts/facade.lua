@@ -32,6 +32,7 @@ local READS = {
     consumer_read = consumer.read,
     lease_holds = lease.holds,
     memory_check = memory.check,
+    memory_usage = memory.usage,
     payload_garbage = payload.garbage,
     payload_list = payload.list,
     position_get = position.get,
@@ -97,6 +98,9 @@ local INTERFACE = 2
 
 local function reply(answer, err)
     if err ~= nil then
+        if err.is_memory then
+            memory.ran_out()
+        end
         return err.kind, err.message
     end
     return 'ok', answer

@@ -36,9 +36,11 @@ local function of_raised(raised)
     local text = tostring(raised)
     -- Only errors of the type ClientError have a code.
     if code == box.error.MEMORY_ISSUE or (is_error and raised.type == 'OutOfMemory') then
-        return new(KIND.EXHAUSTED,
+        local full = new(KIND.EXHAUSTED,
             'the memory of Tarantool is used up (memtx_memory): let messages expire, purge some, or give it more (%s)',
             text)
+        full.is_memory = true
+        return full
     elseif DEPOSED[code or 0] then
         return new(KIND.READ_ONLY, 'another instance takes writes now: %s', text)
     elseif code == box.error.WAL_IO or code == box.error.LOADING or (is_error and raised.type == 'XlogError') then

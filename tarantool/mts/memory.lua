@@ -35,4 +35,23 @@ local function check()
         .. 'some, or give it more memory', quota / 1048576, free / 1048576)
 end
 
-return { check = check }
+-- What slabs of rows of one size have left is of no use to rows of another: a row may find no place long before the sum
+-- is used up. Then memory counts as full for a while.
+local RAN_OUT_SECONDS = 30
+local ran_out_at
+
+local function ran_out()
+    ran_out_at = clock.monotonic()
+end
+
+-- Bytes that are taken, and from how many on publishes are refused. Whole numbers travel as such.
+local function usage()
+    local free, quota = measure()
+    local used, limit = quota - free, quota * (1 - RESERVE)
+    if ran_out_at and clock.monotonic() - ran_out_at < RAN_OUT_SECONDS then
+        used = math.max(used, limit)
+    end
+    return { math.floor(used), math.floor(limit) }
+end
+
+return { check = check, ran_out = ran_out, usage = usage }

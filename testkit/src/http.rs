@@ -10,7 +10,8 @@ pub async fn get(address: impl std::fmt::Display, path: &str) -> (u16, String) {
     let address = address.to_string();
     let exchange = async {
         let mut stream = TcpStream::connect(&address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        // Nobody answers this version in chunks.
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();

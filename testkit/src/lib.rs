@@ -1,5 +1,6 @@
 //! Real brokers for tests: in this process ([`TestBroker`]) or as the binary that users run ([`Process`]). And what is
-//! around them: a network that breaks ([`Proxy`]), a real S3 server ([`SeaweedFs`]), and one that fails ([`FaultProxy`]).
+//! around them: a network that breaks ([`Proxy`]), a real S3 server ([`SeaweedFs`]), one that fails ([`FaultProxy`]), and a
+//! real [`Prometheus`].
 //!
 //! Ports are chosen by the system, data lives in a temporary directory or on a [`SmallDisk`], and everything ends with
 //! the value.
@@ -14,6 +15,7 @@ mod fault_proxy;
 /// A plain HTTP client.
 pub mod http;
 mod process;
+mod prometheus;
 mod proxy;
 mod replicas;
 mod seaweedfs;
@@ -25,6 +27,7 @@ pub use cluster::Cluster;
 pub use disk::SmallDisk;
 pub use fault_proxy::{Fault, FaultProxy};
 pub use process::Process;
+pub use prometheus::Prometheus;
 pub use proxy::{Proxy, Towards};
 pub use replicas::Replicas;
 pub use seaweedfs::SeaweedFs;

@@ -194,7 +194,7 @@ fn answers(port: u16) -> bool {
         && answer == *b"HTTP/1.1 403"
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let listeners: Vec<_> = (0..count).map(bind).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()

@@ -1,8 +1,7 @@
-//! The files that deploy brokers speak of settings and metrics that exist.
+//! The files that deploy brokers speak of settings that exist.
 #![allow(clippy::unwrap_used)]
 
 mod compose;
-mod dashboards;
 mod tarantool;
 
 use std::path::PathBuf;

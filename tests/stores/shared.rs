@@ -267,6 +267,8 @@ async fn p6_near_the_end_of_memory_only_publishes_are_refused() {
     let server = Tarantool::start(&[("MTS_MEMORY", "100663296")]);
     let store = connect(server.config()).await;
     make(&store, "a").await;
+    let usage = store.usage().await.unwrap().unwrap();
+    assert!(usage.used < usage.limit / 2, "{usage:?}");
     let mut stored = 0;
     let refused = loop {
         match publish(&store, "a", 30_000).await {
@@ -277,6 +279,8 @@ async fn p6_near_the_end_of_memory_only_publishes_are_refused() {
     };
     assert!(matches!(&refused, Error::Exhausted { what, .. } if what.contains("memtx_memory")), "{refused}");
     assert!(store.writable().await.is_err());
+    let usage = store.usage().await.unwrap().unwrap();
+    assert!(usage.used >= usage.limit, "{usage:?}");
     let leased = given(&step(&store, 1, &[], 50).await.unwrap());
     assert!(!leased.is_empty());
     assert!(step(&store, 1, &leased, 0).await.unwrap().settled.iter().all(Result::is_ok));

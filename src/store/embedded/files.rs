@@ -21,7 +21,7 @@ use super::{
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
-    store::{ASIDE, ObjectWriter, PayloadArchive, PayloadStore, Synced, archive},
+    store::{ASIDE, ObjectWriter, PayloadArchive, PayloadStore, Synced, Usage, archive},
 };
 
 /// A segment takes no more once it holds this many bytes.
@@ -211,6 +211,11 @@ impl PayloadStore for Files {
     async fn writable(&self) -> Result<()> {
         let files = self.clone();
         blocking(move || files.space.check(0)).await
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        let files = self.clone();
+        blocking(move || files.space.usage().map(Some)).await
     }
 }
 

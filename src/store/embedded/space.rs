@@ -4,7 +4,12 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{Error, Result};
+use rustix::fs::StatVfs;
+
+use crate::{
+    error::{Error, Result},
+    store::Usage,
+};
 
 /// Refused writers are told to wait this long.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -63,7 +68,7 @@ impl Space {
     /// Refuses a write of `bytes` that would eat into the reserve or exceed the quota. Costs one `statvfs` call, and with a
     /// quota two `stat` calls.
     pub(super) fn check(&self, bytes: u64) -> Result<()> {
-        let free = self.free()?;
+        let free = free(&self.stat()?);
         if free < self.limits.free_min.saturating_add(bytes) {
             return Err(Error::Exhausted {
                 what: format!(
@@ -79,9 +84,7 @@ impl Space {
         if self.limits.quota == u64::MAX {
             return Ok(());
         }
-        let metadata: u64 =
-            METADATA.iter().map(|name| std::fs::metadata(self.dir.join(name)).map_or(0, |found| found.len())).sum();
-        let used = self.payload.load(Ordering::Relaxed) + metadata;
+        let used = self.used();
         if used.saturating_add(bytes) > self.limits.quota {
             return Err(Error::Exhausted {
                 what: format!(
@@ -96,10 +99,51 @@ impl Space {
         Ok(())
     }
 
-    fn free(&self) -> Result<u64> {
-        let stat = rustix::fs::statvfs(&self.dir).map_err(|error| {
+    /// How full the disk is, or the quota: whichever is nearer to its limit.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        let stat = self.stat()?;
+        let size = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let disk = Usage { used: size.saturating_sub(free(&stat)), limit: size.saturating_sub(self.limits.free_min) };
+        if self.limits.quota == u64::MAX {
+            return Ok(disk);
+        }
+        Ok(disk.fuller(Usage { used: self.used(), limit: self.limits.quota }))
+    }
+
+    /// Bytes of all files of the directory.
+    fn used(&self) -> u64 {
+        let metadata: u64 =
+            METADATA.iter().map(|name| std::fs::metadata(self.dir.join(name)).map_or(0, |found| found.len())).sum();
+        self.payload.load(Ordering::Relaxed) + metadata
+    }
+
+    fn stat(&self) -> Result<StatVfs> {
+        rustix::fs::statvfs(&self.dir).map_err(|error| {
             Error::unavailable(format!("the data directory '{}' cannot be examined: {error}", self.dir.display()))
-        })?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        })
+    }
+}
+
+fn free(stat: &StatVfs) -> u64 {
+    stat.f_bavail.saturating_mul(stat.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_that_of_the_quota_or_of_the_disk_whichever_is_fuller() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("journal"), [0; 1000]).unwrap();
+        let space = Space::of(dir.path(), Limits { free_min: 4096, quota: 2500 });
+        space.found(1400);
+        assert_eq!(space.usage().unwrap(), Usage { used: 2400, limit: 2500 });
+        let wide = Space::of(dir.path(), Limits { free_min: 4096, quota: u64::MAX - 1 });
+        let disk = wide.usage().unwrap();
+        assert!(disk.used > 2400 && disk.limit < u64::MAX - 1, "{disk:?}");
+        let reserved = Space::of(dir.path(), Limits { free_min: u64::MAX, quota: u64::MAX });
+        let full = reserved.usage().unwrap();
+        assert!(full.limit == 0 && full.used > 0 && reserved.check(0).is_err(), "{full:?}");
     }
 }

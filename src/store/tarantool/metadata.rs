@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     store::{
         Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
-        NewConsumer, NewUpload, PayloadRow, Purged, Saved, SubjectRow, Upload,
+        NewConsumer, NewUpload, PayloadRow, Purged, Saved, SubjectRow, Upload, Usage,
     },
     types::{ConsumerName, DurableName, Subject, SubjectFilter, Timestamp, UploadId},
 };
@@ -289,6 +289,11 @@ impl MetadataStore for TarantoolMetadata {
 
     async fn writable(&self) -> Result<()> {
         self.link.call::<bool>("memory_check", &[(); 0]).await.map(drop)
+    }
+
+    async fn usage(&self) -> Result<Option<Usage>> {
+        let (used, limit) = self.link.call("memory_usage", &[(); 0]).await?;
+        Ok(Some(Usage { used, limit }))
     }
 
     fn is_shared(&self) -> bool {
