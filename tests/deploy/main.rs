@@ -1,8 +1,19 @@
-//! The files that deploy brokers speak of settings and metrics that exist.
+//! The files that deploy brokers are taken by the tools that read them, hold to rules, and speak of settings and metrics that
+//! exist.
 #![allow(clippy::unwrap_used)]
 
 mod compose;
 mod dashboards;
+mod helm;
+mod kustomize;
+mod network;
+mod object;
+mod policy;
+mod rendering;
+mod schemas;
+mod settings;
+mod tarantool;
+mod tools;
 
 use std::path::PathBuf;
 
