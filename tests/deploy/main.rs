@@ -9,6 +9,7 @@ mod kustomize;
 mod network;
 mod object;
 mod policy;
+mod probes;
 mod rendering;
 mod schemas;
 mod settings;

@@ -15,10 +15,10 @@ use crate::{
 };
 
 /// What stands for the values of Secrets.
-const SECRET: &str = "from-a-secret";
+pub(crate) const SECRET: &str = "from-a-secret";
 
 /// The deployments of brokers, each with the environment of its container.
-fn brokers(rendering: &Rendering) -> Vec<(&Object, BTreeMap<String, String>)> {
+pub(crate) fn brokers(rendering: &Rendering) -> Vec<(&Object, BTreeMap<String, String>)> {
     let is_broker = |object: &&Object| object.at("/spec/template/spec/containers/0/name") == "broker";
     let with_environment = |object| (object, environment(object, rendering));
     rendering.objects.iter().filter(is_broker).map(with_environment).collect()

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{file, object::Object, rendering::Rendering};
+use crate::{file, rendering::Rendering};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
