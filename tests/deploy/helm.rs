@@ -29,7 +29,7 @@ fn strip(value: &mut Value) {
                 metadata.remove("labels");
                 metadata.remove("annotations");
             }
-            // Only a Job, a CronJob and a chart know an order; a pod's variables do not, as long as they refer backwards.
+            // Their order means nothing, as long as they refer to earlier ones: that is a rule of its own.
             if let Some(variables) = map.get_mut("env").and_then(Value::as_array_mut) {
                 variables.sort_by_key(|variable| variable["name"].to_string());
             }
@@ -163,4 +163,26 @@ fn the_chart_can_be_packed_and_is_complete() {
     let mut template = Command::new(program("helm"));
     let text = output(template.args(["template", "minitoolstream", "-n", "minitoolstream"]).arg(archive));
     assert_eq!(Object::all_of(&text), Rendering::of_chart(None, &[]).objects, "links are followed");
+}
+
+#[test]
+fn the_notes_say_what_is_left_to_do() {
+    let notes = |settings: &[&str]| {
+        let mut install = chart("install", None, settings);
+        let text = output(install.arg("--dry-run=client"));
+        text.split_once("\nNOTES:\n").unwrap().1.to_owned()
+    };
+    let plain = notes(&[]);
+    for secret in ["minitoolstream-ingress-secret", "minitoolstream-egress-secret"] {
+        assert!(plain.contains(secret), "{plain}");
+    }
+    assert!(plain.contains("minitoolstream-client=true") && !plain.contains("<no value>"), "{plain}");
+    let keys = ["tarantoolPassword", "minioAccessKeyId", "minioSecretAccessKey"];
+    let secrets: Vec<_> = keys.iter().map(|key| format!("ingress.secrets.{key}=secret")).collect();
+    let given = notes(&[&secrets.join(","), "networkPolicy.everyoneIsClient=true"]);
+    assert!(
+        !given.contains("minitoolstream-ingress-secret") && given.contains("minitoolstream-egress-secret"),
+        "{given}"
+    );
+    assert!(!given.contains("minitoolstream-client"), "{given}");
 }

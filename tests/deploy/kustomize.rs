@@ -171,11 +171,11 @@ fn versions_agree() {
     for image in ["tarantool/tarantool:2.11.9", "minio/minio:RELEASE.2025-04-22T22-12-26Z"] {
         assert!(compose.contains(image), "compose runs another {image}");
     }
-    let modern = ["commonLabels", "bases:", "patchesStrategicMerge", "patchesJson6902", "vars:"];
+    let deprecated = ["commonLabels", "bases:", "patchesStrategicMerge", "patchesJson6902", "vars:"];
     for directory in ["kustomize", "tarantool"] {
         for path in files_below(&file(directory)) {
             let text = fs::read_to_string(&path).unwrap();
-            assert!(!modern.iter().any(|old| text.contains(old)), "{}: deprecated syntax", path.display());
+            assert!(!deprecated.iter().any(|old| text.contains(old)), "{}: deprecated syntax", path.display());
         }
     }
 }

@@ -2,9 +2,12 @@
 //! exist.
 #![allow(clippy::unwrap_used)]
 
+mod clients;
 mod compose;
 mod dashboards;
+mod docs;
 mod helm;
+mod instance;
 mod kustomize;
 mod network;
 mod object;
@@ -12,8 +15,8 @@ mod policy;
 mod probes;
 mod rendering;
 mod schemas;
+mod scripts;
 mod settings;
-mod tarantool;
 mod tools;
 
 use std::path::PathBuf;

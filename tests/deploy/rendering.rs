@@ -28,17 +28,21 @@ impl Rendering {
 
     /// A directory with components over it.
     pub(crate) fn with(directory: &str, components: &[&str]) -> Self {
+        let components: Vec<_> =
+            components.iter().map(|name| format!("  - ROOT/kustomize/components/{name}\n")).collect();
+        Self::of_text(&format!("resources:\n  - ROOT/{directory}\ncomponents:\n{}", components.concat()))
+    }
+
+    /// A kustomization that speaks of directories of the repository, as `ROOT/…`.
+    pub(crate) fn of_text(text: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // Kustomize takes no absolute paths.
         let here = dir.path().canonicalize().unwrap();
         let up = "../".repeat(here.components().count() - 1);
         let root = file("").canonicalize().unwrap();
         let root = format!("{up}{}", root.strip_prefix("/").unwrap().display());
-        let components: Vec<_> =
-            components.iter().map(|name| format!("  - {root}/kustomize/components/{name}\n")).collect();
-        let text = format!("resources:\n  - {root}/{directory}\ncomponents:\n{}", components.concat());
-        fs::write(here.join("kustomization.yaml"), text).unwrap();
-        Self { name: format!("{directory} with {components:?}"), objects: Object::all_of(&kustomize(&here)) }
+        fs::write(here.join("kustomization.yaml"), text.replace("ROOT", &root)).unwrap();
+        Self { name: text.into(), objects: Object::all_of(&kustomize(&here)) }
     }
 
     /// `helm template` of the chart, with the files of values that it ships and settings of one's own.
@@ -79,7 +83,7 @@ pub(crate) fn chart(verb: &str, values: Option<&str>, settings: &[&str]) -> Comm
     let mut command = Command::new(program("helm"));
     let directory = file("helm/minitoolstream");
     match verb {
-        "template" => command.args(["template", "minitoolstream"]).arg(&directory),
+        "template" | "install" => command.args([verb, "minitoolstream"]).arg(&directory),
         verb => command.args([verb, "--strict"]).arg(&directory),
     };
     command.args(["--namespace", "minitoolstream"]);

