@@ -141,6 +141,8 @@ fn the_overlay_of_ones_own_works() {
     assert!(example.contains(&remote));
     let rendering = Rendering::of_text(&example.replace(&remote, "ROOT/kustomize/overlays/production"));
     assert_eq!(rendering.find("ConfigMap", "minitoolstream-config").at("/data/TTL_DEFAULT"), "7d");
+    let image = rendering.find("Deployment", "minitoolstream-egress").at("/spec/template/spec/containers/0/image");
+    assert_eq!(image, &format!("registry.example.com/minitoolstream:{}", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]

