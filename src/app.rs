@@ -15,7 +15,7 @@ use crate::{
         follower,
         handle::Handle,
         heads::Heads,
-        lag,
+        instances, lag,
         publisher::{Publisher, Publishers},
         reaper::{self, Reaper},
         rings::Rings,
@@ -202,12 +202,13 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     supervisors.spawn(beat(health.clone(), shutdown.clone()));
     supervisors.spawn(until(
         shutdown.clone(),
-        lag::measure(broker.stores.clone(), metrics, config.lag_interval, config.metric_consumers),
+        lag::measure(broker.stores.clone(), metrics.clone(), config.lag_interval, config.metric_consumers),
     ));
     if let Opened::Shared(shared) = &opened {
         let (heads, rings) = (broker.heads.clone(), broker.rings.clone());
         let news = follower::follow(shared.metadata.clone(), heads, rings, broker.clock.clone());
         supervisors.spawn(until(shutdown.clone(), news));
+        supervisors.spawn(until(shutdown.clone(), instances::watch(shared.metadata.clone(), metrics)));
     }
     let transfers = Transfers::new(broker.clone());
     let http_server = http::serve(http_listener, health, transfers.clone()).map_err(io)?;

@@ -14,6 +14,7 @@ use prometheus::{
 
 use crate::{
     consumer::Lag,
+    store::tarantool::{Instance, Role},
     types::{ConsumerName, Subject},
 };
 
@@ -46,6 +47,7 @@ struct Inner {
     subscriptions: IntGauge,
     s3_requests: IntCounterVec,
     s3_latency: HistogramVec,
+    tarantool_instances: IntGaugeVec,
     subjects: RwLock<HashSet<Subject>>,
     subjects_max: usize,
 }
@@ -139,6 +141,13 @@ impl Metrics {
                 registry.register(Box::new(latency.clone()))?;
                 latency
             },
+            tarantool_instances: {
+                let name = "minitoolstream_tarantool_instances";
+                let help = "Instances of Tarantool: leader, follower, away; stopped: do not replicate any more";
+                let gauges = IntGaugeVec::new(Opts::new(name, help), &["state"])?;
+                registry.register(Box::new(gauges.clone()))?;
+                gauges
+            },
             subjects: RwLock::default(),
             subjects_max,
             registry,
@@ -194,6 +203,22 @@ impl Metrics {
     pub(crate) fn s3_request(&self, operation: &str, code: &str, elapsed: Duration) {
         self.0.s3_requests.with_label_values(&[operation, code]).inc();
         self.0.s3_latency.with_label_values(&[operation]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Replaces what is known of the instances of Tarantool.
+    pub(crate) fn tarantool_instances(&self, instances: &[Instance]) {
+        let with = |role| instances.iter().filter(|instance| instance.role == role).count();
+        let stopped = instances.iter().filter(|instance| instance.is_stopped).count();
+        let counts = [
+            ("leader", with(Role::Leader)),
+            ("follower", with(Role::Follower)),
+            ("away", with(Role::Away)),
+            ("stopped", stopped),
+        ];
+        for (state, count) in counts {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.0.tarantool_instances.with_label_values(&[state]).set(count);
+        }
     }
 
     /// Replaces what is known of the lag of consumers, by name; the first `consumers_max` have series of their own.

@@ -1,22 +1,75 @@
 #!/usr/bin/env tarantool
 -- The store as tests start it: it can be emptied, tells where it listens, and ends with the process that started it.
+--
+-- Without elections it can follow another (MTS_TEST_FOLLOWS), and is told who takes writes: a test decides then what
+-- elections would.
 
 local ffi = require('ffi')
 local fiber = require('fiber')
 local fio = require('fio')
 
 local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
+package.path = here .. '/?.lua;' .. package.path
+
+local follows = os.getenv('MTS_TEST_FOLLOWS')
+if follows ~= nil then
+    local settings = require('mts.settings')
+    local read = settings.read
+    settings.read = function()
+        local made = read()
+        made.box.replication = follows
+        made.box.read_only = true
+        return made
+    end
+end
 dofile(here .. '/init.lua')
 
 local schema = require('mts.schema')
-local reset = {
+local transaction = require('mts.transaction')
+
+local function written()
+    transaction.read(function() return true end)
+    return 'ok', box.info.signature
+end
+
+local function catch_up(signature)
+    while box.info.signature < signature do
+        fiber.sleep(0.005)
+    end
+    return 'ok', 0
+end
+
+local orders = {
     reset = function()
         schema.reset()
-        return 'ok', true
+        return 'ok', 0
+    end,
+    -- Replicates from these.
+    follow = function(addresses)
+        box.cfg({ replication = addresses })
+        return 'ok', 0
+    end,
+    -- How much was written here and elsewhere, when what is under way has ended.
+    written = written,
+    resign = function()
+        box.cfg({ read_only = true })
+        return written()
+    end,
+    -- Waits until it has what another wrote.
+    catch_up = catch_up,
+    lead = function(signature)
+        catch_up(signature)
+        box.cfg({ read_only = false })
+        return 'ok', 0
     end,
 }
-mts.reset = reset.reset
-require('mts.user').grant('mts_test', os.getenv('MTS_PASSWORD'), reset)
+for name, order in pairs(orders) do
+    mts[name] = order
+end
+if os.getenv('MTS_REPLICATION') == nil and not box.info.ro then
+    require('mts.user').grant('mts_test', os.getenv('MTS_PASSWORD'), orders)
+    box.schema.user.grant('guest', 'replication', nil, nil, { if_not_exists = true })
+end
 
 ffi.cdef('int getppid(void);')
 -- Told by it: it may have ended already.

@@ -15,6 +15,7 @@
 pub mod follower;
 pub mod handle;
 pub mod heads;
+pub mod instances;
 mod job;
 pub mod lag;
 mod parcel;

@@ -19,8 +19,12 @@ local VERSION = 2
 -- Sessions that one call forgets.
 local SESSIONS_MAX = 10000
 
--- After a start nobody could renew in time: silence counts from then on.
+-- Nobody could renew in time before this instance took writes: silence counts from then on.
 local started = clock.monotonic()
+
+local function begin()
+    started = clock.monotonic()
+end
 
 local function is_alive(number)
     return box.space.mts_brokers:get(number) ~= nil
@@ -96,6 +100,7 @@ end
 
 return {
     add_session = add_session,
+    begin = begin,
     is_alive = is_alive,
     join = join,
     leave = leave,

@@ -1,5 +1,6 @@
 -- What brokers call: each function is one transaction, and answers with a word and a value: 'ok' and the answer, or the
--- kind of a fault and its message. Writes take the id of the call first.
+-- kind of a fault and its message. Writes take the id of the call first. One instance takes calls, the others refuse
+-- them, reads too: what they have may be behind, or not be committed.
 
 local block = require('mts.block')
 local broker = require('mts.broker')
@@ -13,10 +14,12 @@ local memory = require('mts.memory')
 local message_id = require('mts.message_id')
 local payload = require('mts.payload')
 local position = require('mts.position')
+local replica = require('mts.replica')
 local retention = require('mts.retention')
 local schedule = require('mts.schedule')
 local stream = require('mts.stream')
 local subject = require('mts.subject')
+local term = require('mts.term')
 local transaction = require('mts.transaction')
 local upload = require('mts.upload')
 
@@ -66,7 +69,7 @@ local WRITES = {
 }
 
 -- The version of this interface: a broker that knows another does not start.
-local INTERFACE = 1
+local INTERFACE = 2
 
 local function reply(answer, err)
     if err ~= nil then
@@ -75,29 +78,32 @@ local function reply(answer, err)
     return 'ok', answer
 end
 
--- What a broker asks of each instance to find the one that takes writes.
+-- What a broker asks of each instance, to find the one that takes calls and to tell how the others are.
 local function status()
-    local election = box.info.election
-    return 'ok', { INTERFACE, box.info.ro, election and election.term or 0, box.info.uuid }
+    return 'ok', { INTERFACE, not term.is_mine(), term.number(), replica.stopped() }
+end
+
+-- A function for the instance that takes calls alone.
+local function by_leader(call)
+    return function(...)
+        if not term.is_mine() then
+            return reply(nil, fault.new(fault.KIND.READ_ONLY, 'this instance takes no calls: ask another'))
+        end
+        return reply(call(...))
+    end
 end
 
 local function functions()
-    local made = { status = status }
+    local made = { status = status, head_wait = by_leader(head.wait) }
     for name, work in pairs(READS) do
-        made[name] = function(...)
-            return reply(transaction.read(work, ...))
-        end
+        made[name] = by_leader(function(...)
+            return transaction.read(work, ...)
+        end)
     end
     for name, work in pairs(WRITES) do
-        made[name] = function(id, ...)
-            if box.info.ro then
-                return reply(nil, fault.new(fault.KIND.READ_ONLY, 'this instance is read-only: ask another'))
-            end
-            return reply(transaction.write(id, head.publish, work, ...))
-        end
-    end
-    made.head_wait = function(...)
-        return reply(head.wait(...))
+        made[name] = by_leader(function(id, ...)
+            return transaction.write(id, head.publish, work, ...)
+        end)
     end
     return made
 end

@@ -8,6 +8,7 @@ local NAME = {
     NEXT_STREAM = 'next_stream',    -- the next stream sequence
     OPEN_UPLOADS = 'open_uploads',  -- how many uploads are open
     SCHEMA = 'schema',              -- the version of the schema
+    TERM = 'term',                  -- the number of the last election whose leader took writes
 }
 
 local function get(name, default)

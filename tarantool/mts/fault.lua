@@ -19,6 +19,16 @@ local function new(kind, message, ...)
     return { kind = kind, message = message }
 end
 
+-- What a leader raises that was deposed before a majority had the transaction: it is rolled back. Older versions do not
+-- know all of them.
+local DEPOSED = {}
+for _, name in ipairs({ 'SYNC_ROLLBACK', 'SYNC_QUORUM_TIMEOUT', 'CASCADE_ROLLBACK', 'READONLY' }) do
+    local code = box.error[name]
+    if code ~= nil then
+        DEPOSED[code] = true
+    end
+end
+
 -- What the engine raises, as one of ours.
 local function of_raised(raised)
     local is_error = type(raised) ~= 'string'
@@ -29,8 +39,8 @@ local function of_raised(raised)
         return new(KIND.EXHAUSTED,
             'the memory of Tarantool is used up (memtx_memory): let messages expire, purge some, or give it more (%s)',
             text)
-    elseif code == box.error.READONLY then
-        return new(KIND.READ_ONLY, 'this instance is read-only: %s', text)
+    elseif DEPOSED[code or 0] then
+        return new(KIND.READ_ONLY, 'another instance takes writes now: %s', text)
     elseif code == box.error.WAL_IO or code == box.error.LOADING or (is_error and raised.type == 'XlogError') then
         return new(KIND.UNAVAILABLE, 'Tarantool cannot write its log: %s', text)
     end

@@ -1,20 +1,36 @@
 -- News of what was committed: subjects with new messages, consumers with work. One call of each broker waits here.
 --
--- A place in the news is a run of this process and a number in it. Who comes with another run, or from before what is
--- kept, is told that it may have missed something.
+-- A place in the news is a run and a number in it. A run begins when this instance begins to take writes, and ends with
+-- that. Who comes with another run, or from before what is kept, is told that it may have missed something.
 
 local clock = require('clock')
 local digest = require('digest')
 local fiber = require('fiber')
+
+local fault = require('mts.fault')
 
 -- News kept for those who are late.
 local KEPT_MAX = 10000
 -- Seconds that one call may wait.
 local WAIT_MAX = 30
 
-local run = digest.urandom(8):hex()
+-- No run, no news.
+local run
 local last, kept = 0, {}
 local news = fiber.cond()
+
+-- Begins a run: what was told before is nobody's business any more.
+local function begin()
+    run = digest.urandom(8):hex()
+    last, kept = 0, {}
+    news:broadcast()
+end
+
+-- Ends the run, and those who wait for its news.
+local function stop()
+    run = nil
+    news:broadcast()
+end
 
 local function add(item)
     last = last + 1
@@ -24,6 +40,9 @@ end
 
 -- Tells of a transaction that is durable.
 local function publish(told)
+    if run == nil then
+        return
+    end
     local before = last
     for name, sequence in pairs(told.raised or {}) do
         add({ subject = name, sequence = sequence })
@@ -63,19 +82,23 @@ local function wait(of_run, from, timeout)
     if of_run ~= run or from > last or from < last - KEPT_MAX then
         return { run, last, false, {}, {} }
     end
-    while last <= from do
+    while run == of_run and last <= from do
         local left = deadline - clock.monotonic()
         if left <= 0 or not news:wait(left) then
             break
         end
     end
-    if from < last - KEPT_MAX then
+    if run ~= of_run then
+        return nil, fault.new(fault.KIND.READ_ONLY, 'another instance takes writes now: its news are the ones to hear')
+    elseif from < last - KEPT_MAX then
         return { run, last, false, {}, {} }
     end
     return { run, last, true, collect(from) }
 end
 
 return {
+    begin = begin,
     publish = publish,
+    stop = stop,
     wait = wait,
 }

@@ -7,8 +7,11 @@ local log = require('log')
 
 local fact = require('mts.fact')
 
+-- Whether a majority of instances must have what is written.
+local is_sync = false
+
 local function space(name, format, indexes)
-    local made = box.schema.space.create(name, { if_not_exists = true })
+    local made = box.schema.space.create(name, { if_not_exists = true, is_sync = is_sync })
     made:format(format)
     for _, index in ipairs(indexes) do
         made:create_index(index.name, {
@@ -113,11 +116,30 @@ local STEPS = {
     end,
 }
 
--- Brings the schema to this version, on the instance that takes writes.
-local function upgrade()
-    local facts = box.schema.space.create('mts_facts', { if_not_exists = true })
-    facts:format(joined(fields('string', 'name'), fields('unsigned', 'value')))
-    facts:create_index('primary', { parts = { 'name' }, if_not_exists = true })
+local function spaces()
+    local found = {}
+    for _, row in box.space._space:pairs() do
+        if row.name:sub(1, 4) == 'mts_' then
+            table.insert(found, box.space[row.name])
+        end
+    end
+    return found
+end
+
+-- Brings the schema to this version, on the instance that takes writes; `replicated` says that there are others. What
+-- is there already is not written again.
+local function upgrade(replicated)
+    is_sync = replicated
+    -- Those that a single instance made.
+    for _, made in ipairs(spaces()) do
+        if made.is_sync ~= is_sync then
+            made:alter({ is_sync = is_sync })
+        end
+    end
+    if box.space.mts_facts == nil then
+        space('mts_facts', joined(fields('string', 'name'), fields('unsigned', 'value')),
+            { { name = 'primary', parts = { 'name' } } })
+    end
     local version = fact.get(fact.NAME.SCHEMA, 0)
     if version > #STEPS then
         error(('the schema has version %d, and this version of the modules knows %d: use the newer one')
@@ -130,18 +152,21 @@ local function upgrade()
     end
 end
 
+-- Returns when a majority has everything that was written before: definitions are not synchronous, rows are.
+local function confirm(term)
+    fact.set(fact.NAME.TERM, term)
+end
+
 -- Removes every row, as if nothing had ever been stored. For tests.
 local function reset()
-    for _, row in box.space._space:pairs() do
-        local name = row.name
-        if name:sub(1, 4) == 'mts_' then
-            box.space[name]:truncate()
-        end
+    for _, made in ipairs(spaces()) do
+        made:truncate()
     end
     fact.set(fact.NAME.SCHEMA, #STEPS)
 end
 
 return {
+    confirm = confirm,
     reset = reset,
     upgrade = upgrade,
 }

@@ -1,6 +1,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -8,6 +9,7 @@ use std::{
 
 use minitoolstream::store::tarantool::Config;
 use rusty_tarantool::tarantool::ClientConfig;
+use serde::Serialize;
 use tempfile::TempDir;
 
 /// The password of a server that only this process reaches.
@@ -28,8 +30,37 @@ impl Tarantool {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = crate::owned(settings);
-        let (child, address) = spawn(&dir, &settings, "127.0.0.1:0");
+        let mut child = spawn(&dir, &settings, "127.0.0.1:0");
+        let address = ready(&mut child, &dir);
         Self { dir, settings, address, child }
+    }
+
+    /// Starts several that need each other to start, on the same settings.
+    pub(crate) fn start_together(addresses: &[String], settings: &[(&str, &str)]) -> Vec<Self> {
+        let settings = crate::owned(settings);
+        let start = |address: &String| {
+            let dir = tempfile::tempdir().unwrap();
+            let child = spawn(&dir, &settings, address);
+            Self { dir, settings: settings.clone(), address: address.clone(), child }
+        };
+        let mut started: Vec<_> = addresses.iter().map(start).collect();
+        for instance in &mut started {
+            ready(&mut instance.child, &instance.dir);
+        }
+        started
+    }
+
+    /// Its version: `(2, 11)`.
+    pub fn version() -> (u32, u32) {
+        let output = Command::new("tarantool").arg("--version").output().expect("tests/run installs it");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut numbers = text.trim_start_matches("Tarantool ").split('.').map(|number| number.parse().unwrap());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// How a store connects to it.
@@ -52,8 +83,8 @@ impl Tarantool {
 
     /// Starts it again, after [`kill`](Self::kill), on the same data and port.
     pub fn restart(&mut self) {
-        let address = self.address.clone();
-        (self.child, self.address) = spawn(&self.dir, &self.settings, &address);
+        self.child = spawn(&self.dir, &self.settings, &self.address);
+        ready(&mut self.child, &self.dir);
     }
 
     /// Sends a signal to it, such as `STOP` or `CONT`.
@@ -64,10 +95,22 @@ impl Tarantool {
 
     /// Empties it.
     pub async fn reset(&self) {
-        let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();
-        let call = client.call_fn("mts.reset", &[(); 0]);
-        tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+        self.order("reset", &[(); 0]).await;
     }
+
+    /// Calls a function of `tarantool/test.lua`; gives its answer.
+    pub(crate) async fn order(&self, name: &str, arguments: &impl Serialize) -> u64 {
+        let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();
+        let call = async { client.call_fn(&format!("mts.{name}"), arguments).await?.decode() };
+        let (_, answer): (String, u64) = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+        answer
+    }
+}
+
+/// Addresses that nobody listens on yet.
+pub(crate) fn free_addresses(count: usize) -> Vec<String> {
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect()
 }
 
 impl Drop for Tarantool {
@@ -76,10 +119,10 @@ impl Drop for Tarantool {
     }
 }
 
-fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> (Child, String) {
+fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> Child {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tarantool/test.lua");
     let log = File::options().create(true).append(true).open(dir.path().join("tarantool.log")).unwrap();
-    let mut child = Command::new("tarantool")
+    Command::new("tarantool")
         .arg(script)
         .current_dir(dir.path())
         .env("MTS_LISTEN", listen)
@@ -93,12 +136,16 @@ fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> (Child, 
         .stdout(Stdio::piped())
         .stderr(log)
         .spawn()
-        .expect("Tarantool starts: tests/run installs it");
+        .expect("Tarantool starts: tests/run installs it")
+}
+
+/// Waits until it is ready; gives where it listens.
+fn ready(child: &mut Child, dir: &TempDir) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let Some(address) = line.trim().strip_prefix("ready ") else {
         let log = std::fs::read_to_string(dir.path().join("tarantool.log")).unwrap_or_default();
         panic!("Tarantool did not start: {line}\n{log}");
     };
-    (child, address.to_owned())
+    address.to_owned()
 }

@@ -17,6 +17,7 @@ mod rendering;
 mod schemas;
 mod scripts;
 mod settings;
+mod tarantool;
 mod tools;
 
 use std::path::PathBuf;

@@ -3,7 +3,9 @@
 
 mod basics;
 mod chaos;
+mod failover;
 mod large;
+mod load;
 
 use minitoolstream_testkit::Cluster;
 

@@ -323,6 +323,8 @@ async fn the_user_may_call_and_nothing_else() {
     let denied = [
         CommandPacket::eval("return 1".into(), &[(); 0]).unwrap(),
         CommandPacket::call("box.cfg", &[(); 0]).unwrap(),
+        CommandPacket::call("box.ctl.promote", &[(); 0]).unwrap(),
+        CommandPacket::call("box.ctl.demote", &[(); 0]).unwrap(),
         CommandPacket::call("mts.reset", &[(); 0]).unwrap(),
         CommandPacket::select(512, 0, &[(); 0], 0, 1, 2).unwrap(),
     ];

@@ -56,12 +56,13 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Words<T> {
 }
 
 /// What an instance is.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Status {
     pub(super) interface: u64,
     pub(super) is_read_only: bool,
     pub(super) term: u64,
-    pub(super) _uuid: String,
+    /// From how many others it replicates no more.
+    pub(super) stopped: u64,
 }
 
 #[derive(Deserialize)]

@@ -1,55 +1,45 @@
 //! Calls of Tarantool's functions over connections that come and go.
 //!
 //! ```text
-//! call ─▶ permit ─▶ the writable instance ─▶ answer
-//!                     ▲     │ reply lost, timeout, read-only
-//!                     └─────┘ ask all instances who takes writes; repeat, under the same id, until time is up
+//! call ─▶ permit ─▶ the leader ─▶ answer
+//!                     ▲     │ reply lost, timeout, read-only, another leader was found
+//!                     └─────┘ ask all instances who leads; repeat, under the same id, until time is up
 //! ```
 
 use std::{
-    fmt::Display,
     hash::{BuildHasher, RandomState},
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use rusty_tarantool::tarantool::{CommandPacket, TarantoolResponse};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, Semaphore},
+    sync::{Mutex, Semaphore, watch},
     time::{Instant, timeout_at},
 };
 
 use super::{
     Config,
-    answers::{Answer, Status},
-    connection::{Connection, Silence},
+    answers::Answer,
+    leader::{self, Instance, Leader},
+    server::Server,
 };
 use crate::error::{Error, Result};
 
-/// The version of the functions in `tarantool/` that this code calls.
-const INTERFACE: u64 = 1;
-/// An empty array.
-const NO_ARGUMENTS: [u8; 1] = [0x90];
 /// Pauses between repeats grow up to this.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// How long an instance may take to say what it is.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Repeats of one call.
 const ATTEMPTS_MAX: u32 = 50;
 
 /// See the [module](self).
 pub(super) struct Link {
     config: Config,
-    instances: Vec<Instance>,
-    writable: AtomicUsize,
+    servers: Vec<Server>,
+    leader: watch::Sender<Leader>,
+    looked: Mutex<Option<Look>>,
     permits: Semaphore,
     /// The long-lived runtime: connections live on it, whoever opens them.
     pub(super) runtime: Handle,
@@ -57,9 +47,10 @@ pub(super) struct Link {
     calls: AtomicU64,
 }
 
-struct Instance {
-    address: String,
-    connection: Mutex<Option<Arc<Connection>>>,
+/// What all instances were asked, and what came of it.
+struct Look {
+    began: Instant,
+    found: Result<()>,
 }
 
 /// Why an attempt gave no answer.
@@ -73,10 +64,10 @@ enum Failure {
 impl Link {
     pub(super) async fn open(config: Config) -> Result<Self> {
         let runtime = Handle::current();
-        let instance = |address: &String| Instance { address: address.clone(), connection: Mutex::default() };
         let link = Self {
-            instances: config.addresses.iter().map(instance).collect(),
-            writable: AtomicUsize::new(0),
+            servers: config.addresses.iter().map(|address| Server::new(address, &config, &runtime)).collect(),
+            leader: watch::Sender::default(),
+            looked: Mutex::default(),
             permits: Semaphore::new(config.calls_max.clamp(1, Semaphore::MAX_PERMITS)),
             runtime,
             seed: RandomState::new().hash_one(0),
@@ -86,7 +77,7 @@ impl Link {
         let deadline = Instant::now() + 2 * link.config.timeout;
         let mut pause = Duration::from_millis(20);
         loop {
-            match link.discover().await {
+            match link.discover(Instant::now()).await {
                 Ok(()) => return Ok(link),
                 Err(error) if Instant::now() + pause >= deadline => return Err(error),
                 Err(_) => tokio::time::sleep(pause).await,
@@ -141,17 +132,17 @@ impl Link {
         let mut pause = Duration::from_millis(5);
         let mut why = String::new();
         for _ in 0..ATTEMPTS_MAX {
-            let at = self.writable.load(Ordering::Relaxed);
-            match self.attempt(at, limit, function, arguments.clone()).await {
+            match self.attempt(limit, function, arguments.clone()).await {
                 Ok(answer) => return answer,
                 Err(Failure::Lost(what) | Failure::ReadOnly(what)) => why = what,
             }
+            let failed = Instant::now();
             if Instant::now() + pause >= deadline {
                 break;
             }
             tokio::time::sleep(self.jittered(pause)).await;
             pause = (2 * pause).min(PAUSE_MAX);
-            if let Err(Error::Unavailable { what, .. }) = self.discover().await {
+            if let Err(Error::Unavailable { what, .. }) = self.discover(failed).await {
                 why = what;
             }
         }
@@ -162,99 +153,76 @@ impl Link {
 
     async fn attempt<T: DeserializeOwned>(
         &self,
-        at: usize,
         limit: Duration,
         function: &str,
         arguments: Vec<u8>,
     ) -> Result<Result<T>, Failure> {
-        let Some(instance) = self.instances.get(at) else {
+        let mut leader = self.leader.subscribe();
+        let at = leader.borrow_and_update().at;
+        let Some(server) = self.servers.get(at) else {
             return Err(Failure::Lost("no address is configured".into()));
         };
-        let response = self.ask(instance, function, arguments, limit).await.map_err(Failure::Lost)?;
+        let response = tokio::select! {
+            response = server.call(function, arguments, limit) => response.map_err(Failure::Lost)?,
+            // Whoever was deposed and does not know answers nobody, and least of all those who wait for news.
+            _ = leader.wait_for(|leader| leader.at != at) => {
+                return Err(Failure::Lost(format!("{}: it leads no more", server.address)));
+            }
+        };
         match Answer::read(&response.data) {
             Some(Answer::Given(answer)) => Ok(Ok(answer)),
             Some(Answer::Refused { kind, message }) if kind == "read_only" => {
-                Err(Failure::ReadOnly(format!("{}: {message}", instance.address)))
+                Err(Failure::ReadOnly(format!("{}: {message}", server.address)))
             }
             Some(Answer::Refused { kind, message }) => Ok(Err(refusal(&kind, message))),
             None => Ok(Err(Error::DataLoss(format!(
                 "{}: the answer of {function} cannot be read: check that broker and tarantool/ are of one version",
-                instance.address
+                server.address
             )))),
         }
     }
 
-    /// Finds the instance that takes writes: of those that do, the one with the latest term.
-    async fn discover(&self) -> Result<()> {
-        let asked = self.instances.iter().map(|instance| async move {
-            let response = self.ask(instance, "status", NO_ARGUMENTS.into(), STATUS_TIMEOUT).await?;
-            match Answer::<Status>::read(&response.data) {
-                Some(Answer::Given(status)) => Ok(status),
-                _ => Err(format!("{}: it does not know its functions yet", instance.address)),
+    /// Finds the leader, unless all were asked since a moment: many calls fail at once, and one look is enough for them.
+    async fn discover(&self, since: Instant) -> Result<()> {
+        let mut looked = self.looked.lock().await;
+        if let Some(look) = &*looked
+            && look.began > since
+        {
+            return look.found.clone();
+        }
+        let began = Instant::now();
+        let found = self.ask().await.1;
+        *looked = Some(Look { began, found: found.clone() });
+        found
+    }
+
+    /// How all instances are. Calls go to the leader that is found.
+    pub(super) async fn instances(&self) -> Vec<Instance> {
+        self.ask().await.0
+    }
+
+    async fn ask(&self) -> (Vec<Instance>, Result<()>) {
+        let said = join_all(self.servers.iter().map(Server::status)).await;
+        let known_term = self.leader.borrow().term;
+        let addresses = || self.servers.iter().map(|server| server.address.as_str());
+        let found = leader::choose(addresses().zip(&said), known_term);
+        let instances = leader::describe(addresses().zip(&said), found.as_ref().ok());
+        let found = found.map(|found| self.follow(found));
+        (instances, found.map_err(|why| Error::unavailable(format!("no Tarantool instance takes writes: {why}"))))
+    }
+
+    /// Turns to a leader. Of two looks at the same time, the one that saw the later term counts.
+    fn follow(&self, found: Leader) {
+        let is_another = self.leader.send_if_modified(|leader| {
+            if found.term < leader.term {
+                return false;
             }
+            std::mem::replace(leader, found).at != found.at
         });
-        let mut found: Option<(u64, usize)> = None;
-        let mut why = Vec::new();
-        for (at, status) in join_all(asked).await.into_iter().enumerate() {
-            match status {
-                Ok(status) if status.interface != INTERFACE => why.push(format!(
-                    "{}: its functions have version {}, and this broker calls version {INTERFACE}",
-                    self.instances[at].address, status.interface
-                )),
-                Ok(status) if status.is_read_only => {
-                    why.push(format!("{}: it is read-only", self.instances[at].address));
-                }
-                Ok(status) if found.is_none_or(|(term, _)| status.term > term) => found = Some((status.term, at)),
-                Ok(_) => {}
-                Err(what) => why.push(what),
-            }
+        if is_another {
+            let address = &self.servers[found.at].address;
+            tracing::info!(address, term = found.term, "this Tarantool instance takes writes");
         }
-        let Some((_, at)) = found else {
-            return Err(Error::unavailable(format!("no Tarantool instance takes writes: {}", why.join("; "))));
-        };
-        if self.writable.swap(at, Ordering::Relaxed) != at {
-            tracing::info!(address = self.instances[at].address, "this Tarantool instance takes writes");
-        }
-        Ok(())
-    }
-
-    /// Calls one instance once; says why there is no answer. A connection that is found dead is given up, and with it the
-    /// calls that wait on it.
-    async fn ask(
-        &self,
-        instance: &Instance,
-        function: &str,
-        arguments: Vec<u8>,
-        limit: Duration,
-    ) -> Result<TarantoolResponse, String> {
-        let why = |what: &dyn Display| format!("{}: {what}", instance.address);
-        let packet = CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| why(&error))?;
-        let connection = self.connection(instance).await.map_err(|error| why(&error))?;
-        match connection.call(packet, limit).await {
-            Ok(response) => Ok(response),
-            Err(Silence::Ended(what)) => Err(why(&what)),
-            Err(Silence::Slow) => Err(why(&format_args!("no answer within {limit:?}"))),
-            Err(Silence::Dead) => {
-                let mut current = instance.connection.lock().await;
-                if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &connection)) {
-                    *current = None;
-                }
-                connection.close();
-                Err(why(&format_args!("no answer to anything within {limit:?}")))
-            }
-        }
-    }
-
-    /// The connection to an instance; opened by the first who needs it.
-    async fn connection(&self, instance: &Instance) -> io::Result<Arc<Connection>> {
-        let mut current = instance.connection.lock().await;
-        if let Some(connection) = current.as_ref().filter(|connection| connection.is_open()) {
-            return Ok(connection.clone());
-        }
-        let Config { user, password, .. } = &self.config;
-        let connection = Arc::new(Connection::open(&instance.address, user, password, &self.runtime).await?);
-        *current = Some(connection.clone());
-        Ok(connection)
     }
 
     /// Half a duration to all of it.

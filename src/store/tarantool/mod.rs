@@ -1,7 +1,7 @@
 //! Metadata in Tarantool: what many replicas share.
 //!
 //! ```text
-//! MetadataStore ─▶ wire (rows) ─▶ link (calls, repeats, the writable instance) ─▶ tarantool/mts/*.lua
+//! MetadataStore ─▶ wire (rows) ─▶ link (calls, repeats) ─▶ server (the leader) ─▶ tarantool/mts/*.lua
 //!      │
 //!      └─ steps of consumers ─▶ consumers (state of a version) ─▶ src/consumer ─▶ changed rows, if it is the version
 //! ```
@@ -13,11 +13,13 @@ mod answers;
 mod changes;
 mod connection;
 mod consumers;
+mod leader;
 mod leases;
 mod life;
 mod link;
 mod metadata;
 mod news;
+mod server;
 mod source;
 mod state;
 mod steps;
@@ -33,6 +35,7 @@ use std::{
 use crate::error::Result;
 
 use consumers::Consumers;
+pub use leader::{Instance, Role};
 pub use leases::Lease;
 use life::Life;
 use link::Link;
@@ -41,7 +44,7 @@ pub use news::News;
 /// Where Tarantool is, and how long to wait for it.
 #[derive(Clone)]
 pub struct Config {
-    /// Its instances, `host:port`; the one that takes writes is found by asking.
+    /// Its instances, `host:port`; the one that takes calls is found by asking.
     pub addresses: Vec<String>,
     /// The brokers' user.
     pub user: String,
@@ -102,6 +105,11 @@ impl TarantoolMetadata {
         let life = Life::start(link.clone(), liveness);
         let owner = format!("{:016x}", RandomState::new().hash_one(std::process::id())).into();
         Ok(Self { link, life, consumers: Arc::default(), owner })
+    }
+
+    /// Asks all instances how they are. Calls go to the leader that is found, also those that wait for another.
+    pub async fn instances(&self) -> Vec<Instance> {
+        self.link.instances().await
     }
 
     /// Tells the others that this broker ends: what its workers have is theirs at once, and not after a silence.
