@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{file, rendering::Rendering};
+use crate::{
+    file,
+    rendering::{Rendering, TWINS},
+};
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -68,7 +71,7 @@ fn it_starts_and_its_probes_find_it() {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).current_dir(dir.path());
         command
     };
-    let probe = || command(&container["livenessProbe"]["exec"]["command"]).output().unwrap();
+    let probe = || command(&container["readinessProbe"]["exec"]["command"]).output().unwrap();
     assert!(!probe().status.success(), "nobody listens yet");
     let mut tarantool = Running(command(&container["command"]).stderr(Stdio::null()).spawn().unwrap());
     let started = Instant::now();
@@ -104,9 +107,11 @@ fn all_modules_are_there() {
 #[test]
 fn it_is_told_what_it_knows() {
     let known = fs::read_to_string(file("tarantool/init.lua")).unwrap();
-    for set in [Rendering::of("kustomize/base"), Rendering::of("kustomize/overlays/development")] {
-        let set = set.find("StatefulSet", "tarantool");
-        for variable in set.at("/spec/template/spec/containers/0/env").as_array().unwrap() {
+    for (directory, values) in TWINS {
+        let renderings = [Rendering::of(directory), Rendering::of_chart(values, &[])];
+        let sets = renderings.iter().map(|rendering| rendering.find("StatefulSet", "tarantool"));
+        let variables = sets.flat_map(|set| set.at("/spec/template/spec/containers/0/env").as_array().unwrap());
+        for variable in variables {
             let name = variable["name"].as_str().unwrap();
             assert!(name == "LUA_PATH" || known.contains(&format!("--   {name} ")), "init.lua does not know {name}");
         }
