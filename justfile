@@ -11,6 +11,12 @@ serve *ARGS:
 test *ARGS:
     tests/run {{ARGS}}
 
+# Bring a whole installation up on this machine (k3d), and remove it
+up:
+    deploy/up
+down:
+    deploy/down
+
 # What every change must pass
 ci:
     .ci/run

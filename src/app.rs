@@ -1,7 +1,7 @@
 //! Wires stores, actors and servers; their order of start and stop.
 //!
 //! ```text
-//! start: listeners ─▶ stores ─▶ storage, publishers, reaper ─▶ gRPC, HTTP ─▶ ready
+//! start: listeners ─▶ liveness ─▶ stores ─▶ storage, publishers, reaper ─▶ gRPC, HTTP ─▶ ready
 //! stop:  unready ─▶ no new work ─▶ streams and commits end, within the deadline ─▶ actors ─▶ HTTP
 //! ```
 
@@ -30,7 +30,7 @@ use crate::{
     config::{Config, Role},
     error::{Error, Result},
     grpc,
-    http::{self, Health, Probe, Transfers},
+    http::{self, Health, Probe, Transfers, Waiting},
     metrics::Metrics,
     opened::Opened,
     types::{Clock, SystemClock},
@@ -119,7 +119,10 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
     let metrics = Metrics::new(config.metric_subjects)
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
     metrics.build(config.role.as_str());
+    let http_listener = http_listener.into_std().map_err(io)?;
+    let waiting = Waiting::serve(http_listener.try_clone().map_err(io)?, &metrics).map_err(io)?;
     let opened = Opened::open(&config, &metrics).await?;
+    waiting.end().await;
     let stores = opened.stores();
     let (heads, rings) = (Arc::new(Heads::default()), Arc::new(Rings::default()));
     let (draining, shutdown) = (CancellationToken::new(), CancellationToken::new());
@@ -212,7 +215,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         supervisors.spawn(until(shutdown.clone(), instances::watch(shared.metadata.clone(), metrics)));
     }
     let transfers = Transfers::new(broker.clone());
-    let http_server = http::serve(http_listener.into_std().map_err(io)?, health, transfers.clone()).map_err(io)?;
+    let http_server = http::serve(http_listener, health, transfers.clone()).map_err(io)?;
     let http_handle = http_server.handle();
     actix::spawn(http_server);
 

@@ -20,7 +20,9 @@ mod target;
 mod transfers;
 mod upload;
 mod uploads;
+mod waiting;
 
 pub use health::{Health, Probe};
 pub use server::serve;
 pub use transfers::Transfers;
+pub use waiting::Waiting;

@@ -91,7 +91,7 @@ async fn healthz(health: web::Data<Health>) -> impl Responder {
 }
 
 #[get("/metrics")]
-async fn render_metrics(metrics: web::Data<Metrics>) -> impl Responder {
+pub(super) async fn render_metrics(metrics: web::Data<Metrics>) -> impl Responder {
     HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(metrics.render())
 }
 

@@ -1,8 +1,23 @@
-//! The files that deploy brokers speak of settings that exist.
+//! The files that deploy brokers are taken by the tools that read them, hold to rules, and speak of settings and metrics that
+//! exist.
 #![allow(clippy::unwrap_used)]
 
+mod clients;
 mod compose;
+mod docs;
+mod helm;
+mod instance;
+mod kustomize;
+mod network;
+mod object;
+mod policy;
+mod probes;
+mod rendering;
+mod schemas;
+mod scripts;
+mod settings;
 mod tarantool;
+mod tools;
 
 use std::path::PathBuf;
 

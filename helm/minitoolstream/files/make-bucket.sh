@@ -1,0 +1,1 @@
+../../../kustomize/base/minio/make-bucket.sh
