@@ -192,7 +192,7 @@ impl PayloadStore for S3Payload {
         match &failure.cause {
             Cause::Beyond { .. } => Err(Error::DataLoss(format!("{key}: '{bucket}/{name}' ends before byte {end}"))),
             // Less often, it may be a server that is not itself.
-            _ if failure.is_missing() && failure.attempts >= MISSING_MIN => {
+            _ if failure.is_missing() && failure.denials >= MISSING_MIN => {
                 Err(Error::DataLoss(format!("{key}: '{bucket}/{name}' is missing")))
             }
             _ => Err(failure.into()),
