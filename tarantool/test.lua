@@ -1,5 +1,5 @@
 #!/usr/bin/env tarantool
--- The store as tests start it: it can be emptied, tells where it listens, and ends with the process that started it.
+-- The store as tests start it: it can be emptied, tells what it holds and where it listens, and ends with the process that started it.
 
 local ffi = require('ffi')
 local fiber = require('fiber')
@@ -9,14 +9,26 @@ local here = debug.getinfo(1, 'S').source:match('^@(.*)/[^/]*$') or '.'
 dofile(here .. '/init.lua')
 
 local schema = require('mts.schema')
-local reset = {
+local functions = {
     reset = function()
         schema.reset()
         return 'ok', true
     end,
+    -- How many rows each space holds.
+    rows = function()
+        local counts = {}
+        for _, row in box.space._space:pairs() do
+            if row.name:sub(1, 4) == 'mts_' then
+                counts[row.name] = box.space[row.name]:len()
+            end
+        end
+        return 'ok', counts
+    end,
 }
-mts.reset = reset.reset
-require('mts.user').grant('mts_test', os.getenv('MTS_PASSWORD'), reset)
+for name, of in pairs(functions) do
+    mts[name] = of
+end
+require('mts.user').grant('mts_test', os.getenv('MTS_PASSWORD'), functions)
 
 ffi.cdef('int getppid(void);')
 -- Told by it: it may have ended already.

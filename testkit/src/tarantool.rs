@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -7,7 +8,7 @@ use std::{
 };
 
 use minitoolstream::store::tarantool::Config;
-use rusty_tarantool::tarantool::ClientConfig;
+use rusty_tarantool::tarantool::{ClientConfig, TarantoolResponse};
 use tempfile::TempDir;
 
 /// The password of a server that only this process reaches.
@@ -44,6 +45,17 @@ impl Tarantool {
         }
     }
 
+    /// Where it listens, `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How many rows each of its spaces holds, by the name of the space.
+    pub async fn rows(&self) -> BTreeMap<String, u64> {
+        let (_, rows) = self.call("mts.rows").await.decode_pair::<String, _>().unwrap();
+        rows
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
@@ -64,9 +76,13 @@ impl Tarantool {
 
     /// Empties it.
     pub async fn reset(&self) {
+        self.call("mts.reset").await;
+    }
+
+    async fn call(&self, function: &str) -> TarantoolResponse {
         let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();
-        let call = client.call_fn("mts.reset", &[(); 0]);
-        tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+        let call = client.call_fn(function, &[(); 0]);
+        tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap()
     }
 }
 
