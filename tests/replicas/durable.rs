@@ -46,7 +46,7 @@ async fn work(client: Client, seen: Arc<Mutex<BTreeSet<u64>>>, is_over: Arc<Atom
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p1_nothing_is_lost_whoever_fails() {
-    let site = Site::start(&[]);
+    let site = Site::start(&[]).await;
     let (ledger, seen, is_over) = (Ledger::default(), Arc::new(Mutex::new(BTreeSet::new())), Arc::default());
     let publishers: Vec<_> = (0..4_usize)
         .map(|number| {

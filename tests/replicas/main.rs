@@ -4,10 +4,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod books;
+mod damage;
 mod durable;
+mod expiry;
 mod faults;
+mod guards;
 mod large;
 mod ledger;
+mod memory;
 mod order;
 mod site;
 mod sizes;

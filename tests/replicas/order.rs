@@ -74,7 +74,7 @@ async fn page(client: Client, subject: &str, durable: &str, end: watch::Receiver
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p2_nothing_is_skipped_whoever_fails() {
-    let site = Site::start(&[]);
+    let site = Site::start(&[]).await;
     let (ledger, seen, (end, ended_at)) = (Ledger::default(), Ledger::default(), watch::channel(u64::MAX));
     let (unnamed_end, unnamed_ended_at) = watch::channel(u64::MAX);
     let mut publishers = Vec::new();

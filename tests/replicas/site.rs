@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use minitoolstream::store::check::{self, Kind, Mode, Report};
+use minitoolstream::store::{
+    Stores,
+    check::{self, Kind, Mode, Report},
+};
 use minitoolstream_client::{Client, Result};
 use minitoolstream_testkit::{Cluster, http};
 
@@ -31,6 +34,7 @@ const SETTINGS: [(&str, &str); 5] = [
 pub(crate) struct Site {
     ingress: Vec<Client>,
     egress: Vec<Client>,
+    stores: Stores,
     faults: Faults,
 }
 
@@ -42,13 +46,14 @@ pub(crate) struct Calm {
 
 impl Site {
     /// Starts the brokers, and the faults. `MTS_SEED` repeats those of a run.
-    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
         let seed = std::env::var("MTS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
         eprintln!("MTS_SEED={seed}");
         let cluster = start(&[&SETTINGS, settings].concat());
         let clients = |brokers: &[minitoolstream_testkit::Process]| brokers.iter().map(|b| b.client()).collect();
         let (ingress, egress) = (clients(&cluster.ingress), clients(&cluster.egress));
-        Self { ingress, egress, faults: Faults::start(cluster, seed) }
+        let stores = cluster.stores().await.unwrap();
+        Self { ingress, egress, stores, faults: Faults::start(cluster, seed) }
     }
 
     /// A client of one of the brokers that publish.
@@ -59,6 +64,11 @@ impl Site {
     /// A client of one of the brokers that consume.
     pub(crate) fn egress(&self, number: usize) -> Client {
         self.egress[number % self.egress.len()].clone()
+    }
+
+    /// Both stores, without the network between.
+    pub(crate) fn stores(&self) -> Stores {
+        self.stores.clone()
     }
 
     /// Whether there is more to come.

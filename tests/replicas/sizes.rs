@@ -50,7 +50,7 @@ async fn assert_readable(client: &Client, (sequence, size, digest): Stored) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p3_every_size_arrives_whoever_fails() {
-    let site = Site::start(&[]);
+    let site = Site::start(&[]).await;
     let tasks: Vec<_> = (0..2_usize)
         .map(|number| {
             let (up, down, trouble) =

@@ -94,7 +94,7 @@ async fn redrive(client: Client, goes_on: impl Fn() -> bool) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p4_every_message_is_settled_once_whoever_fails() {
-    let site = Site::start(&[]);
+    let site = Site::start(&[]).await;
     let (ledger, desk) = (Ledger::default(), Arc::<Desk>::default());
     persist(|| async { site.egress(0).consumer("w").create(settings()).await }).await.unwrap();
     let publishers: Vec<_> = (0..2_usize)
