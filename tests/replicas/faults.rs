@@ -58,8 +58,8 @@ const BURIED_AFTER: Duration = Duration::from_millis(2500);
 /// What is left of a cluster after its faults.
 pub(crate) struct Aftermath {
     pub(crate) cluster: Cluster,
-    /// The most resident memory that any broker ever had, in MiB.
-    pub(crate) peak_memory_mib: u64,
+    /// The most resident memory that each broker ever had, in MiB.
+    pub(crate) peaks_mib: Vec<u64>,
 }
 
 /// A thread that breaks things. Dropped, it mends what it broke last, and ends with the cluster.
@@ -74,14 +74,12 @@ impl Faults {
         let last = Arc::new(AtomicBool::new(true));
         let of_thread = last.clone();
         let thread = thread::spawn(move || {
-            let mut breaker = Breaker { cluster, random: Rng::with_seed(seed), peak_memory_mib: 0 };
+            let peaks_mib = vec![0; cluster.to_tarantool.len()];
+            let mut breaker = Breaker { cluster, random: Rng::with_seed(seed), peaks_mib };
             breaker.run(&of_thread);
-            let Breaker { mut cluster, mut peak_memory_mib, .. } = breaker;
-            for broker in cluster.brokers() {
-                peak_memory_mib = peak_memory_mib.max(broker.peak_memory_mib());
-            }
+            (0..breaker.peaks_mib.len()).for_each(|number| breaker.note_peak(number));
             of_thread.store(false, Ordering::Relaxed);
-            Aftermath { cluster, peak_memory_mib }
+            Aftermath { cluster: breaker.cluster, peaks_mib: breaker.peaks_mib }
         });
         Self { thread: Some(thread), last }
     }
@@ -112,7 +110,8 @@ impl Drop for Faults {
 struct Breaker {
     cluster: Cluster,
     random: Rng,
-    peak_memory_mib: u64,
+    /// Of the lives of each broker so far.
+    peaks_mib: Vec<u64>,
 }
 
 impl Breaker {
@@ -143,13 +142,13 @@ impl Breaker {
         let Cluster { to_tarantool, tarantool, s3, .. } = &mut self.cluster;
         match fault {
             Fault::BrokerKilled => {
-                self.peak_memory_mib = self.peak_memory_mib.max(self.broker(number).peak_memory_mib());
+                self.note_peak(number);
                 self.broker(number).kill();
                 sleep(pause);
                 self.broker(number).restart();
             }
             Fault::BrokerStopped => {
-                self.peak_memory_mib = self.peak_memory_mib.max(self.broker(number).peak_memory_mib());
+                self.note_peak(number);
                 assert!(self.broker(number).terminate().success());
                 self.broker(number).restart();
             }
@@ -230,6 +229,10 @@ impl Breaker {
         }
         sleep(2 * pause);
         proxy.heal();
+    }
+
+    fn note_peak(&mut self, number: usize) {
+        self.peaks_mib[number] = self.peaks_mib[number].max(self.broker(number).peak_memory_mib());
     }
 
     fn broker(&mut self, number: usize) -> &mut Process {

@@ -41,7 +41,8 @@ pub(crate) struct Site {
 /// The site after its faults.
 pub(crate) struct Calm {
     pub(crate) cluster: Cluster,
-    pub(crate) peak_memory_mib: u64,
+    /// The most resident memory that each broker ever had, in MiB.
+    pub(crate) peaks_mib: Vec<u64>,
 }
 
 impl Site {
@@ -78,7 +79,7 @@ impl Site {
 
     /// Waits for the end of the faults. From then on all brokers serve, and nobody restarted them for it.
     pub(crate) async fn calm(self) -> Calm {
-        let Aftermath { mut cluster, peak_memory_mib } = self.faults.aftermath().await;
+        let Aftermath { mut cluster, peaks_mib } = self.faults.aftermath().await;
         for broker in cluster.brokers() {
             let address = broker.address("http");
             let what = format!("{address} is ready");
@@ -91,7 +92,7 @@ impl Site {
             })
             .await;
         }
-        Calm { cluster, peak_memory_mib }
+        Calm { cluster, peaks_mib }
     }
 }
 
