@@ -122,8 +122,11 @@ impl Job {
 
     /// Lets the reaper have what was written for nothing: objects of refused messages, segments whose append failed.
     async fn discard_unused(&mut self) {
+        let Parts { stores, clock, .. } = &self.parts;
+        // What the store has in hand yet would come after the reaper.
+        let since = clock.now().after(stores.payload.late_writes());
         for key in std::mem::take(&mut self.unused) {
-            if let Err(error) = self.parts.stores.metadata.seal_payload(key, self.parts.clock.now()).await {
+            if let Err(error) = stores.metadata.seal_payload(key, since).await {
                 tracing::warn!(%error, %key, "an unused payload stays until the next start");
             }
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -82,6 +84,11 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// # Errors
     /// Why it would not.
     async fn writable(&self) -> Result<()>;
+
+    /// How long after a write failed its bytes may still come to be there: the store may have it in hand, and be slow.
+    fn late_writes(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Writes one object, front to back.

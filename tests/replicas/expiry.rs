@@ -11,7 +11,7 @@ use minitoolstream::{
     types::{Clock, SystemClock},
 };
 use minitoolstream_client::{Client, ConsumerSettings, Fetch, NewMessage};
-use minitoolstream_testkit::Cluster;
+use minitoolstream_testkit::{Cluster, Fault};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -175,4 +175,17 @@ async fn p5_nothing_is_left_when_everything_has_expired() {
     let books: Vec<_> =
         subjects.iter().map(|row| (row.subject.as_str(), row.accepted, row.live, row.expired)).collect();
     assert_eq!(books, [("a", 50, 0, 50), ("films", 1, 0, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p5_what_s3_writes_late_goes_too() {
+    const LATE: Duration = Duration::from_secs(2);
+    let cluster = crate::start(&[("MINIO_TIMEOUT", "500ms"), ("TTL_DEFAULT", "1s")]);
+    cluster.to_s3.spoil("PUT /letters/segments", usize::MAX, Fault::Late(LATE));
+    let publisher = cluster.ingress[0].client().publisher();
+    let refused = publisher.publish(NewMessage::new("a", vec![7; 100_000])).await;
+    assert!(refused.is_err_and(|error| error.is_transient()));
+    // The last attempt comes to S3 after its broker gave up.
+    sleep(LATE + Duration::from_millis(500)).await;
+    assert_nothing_is_left(&cluster).await;
 }

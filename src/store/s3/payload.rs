@@ -44,6 +44,9 @@ const WRITABLE_FOR: Duration = Duration::from_secs(1);
 /// A server that takes longer for that answer is not one to write to.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
 
+/// So many timeouts after a request was given up, the server is done with it.
+const LATE_WRITES: u32 = 6;
+
 /// Who asks for more room than there is comes back after this: it takes an operator.
 const ROOM_AFTER: Duration = Duration::from_secs(60);
 
@@ -268,5 +271,9 @@ impl PayloadStore for S3Payload {
         };
         *known = Some((Instant::now(), answer.clone()));
         answer
+    }
+
+    fn late_writes(&self) -> Duration {
+        LATE_WRITES * self.settings.timeout
     }
 }
