@@ -73,7 +73,7 @@ async fn schedule(client: Client, goes_on: impl Fn() -> bool) -> BTreeMap<u64, S
     let mut due = BTreeMap::new();
     while goes_on() {
         let id = due.len() as u64 + 1;
-        let size = if id % 4 == 0 { 90_000 } else { 40 };
+        let size = if id.is_multiple_of(4) { 90_000 } else { 40 };
         let at = SystemTime::now() + Duration::from_millis(300 * (1 + id % 8));
         let message = || NewMessage::new(LATER, data(id, size)).message_id(id.to_string()).deliver_at(at);
         persist(|| publisher.publish(message())).await.unwrap();

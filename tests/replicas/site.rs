@@ -7,7 +7,7 @@ use minitoolstream::store::{
     check::{self, Kind, Mode, Report},
 };
 use minitoolstream_client::{Client, Result};
-use minitoolstream_testkit::{Cluster, http};
+use minitoolstream_testkit::{Cluster, Process, http};
 
 use crate::{
     faults::{Aftermath, Faults},
@@ -51,7 +51,7 @@ impl Site {
         let seed = std::env::var("MTS_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
         eprintln!("MTS_SEED={seed}");
         let cluster = start(&[&SETTINGS, settings].concat());
-        let clients = |brokers: &[minitoolstream_testkit::Process]| brokers.iter().map(|b| b.client()).collect();
+        let clients = |brokers: &[Process]| brokers.iter().map(Process::client).collect();
         let (ingress, egress) = (clients(&cluster.ingress), clients(&cluster.egress));
         let stores = cluster.stores().await.unwrap();
         Self { ingress, egress, stores, faults: Faults::start(cluster, seed) }

@@ -63,7 +63,7 @@ async fn p3_every_size_arrives_whoever_fails() {
                         break;
                     }
                     let (id, size) = ((number << 32 | count) as u64, SIZES[(count + number) % SIZES.len()]);
-                    let message = publish(&up, id, size, (count / SIZES.len() + number) % 2 == 0).await;
+                    let message = publish(&up, id, size, (count / SIZES.len() + number).is_multiple_of(2)).await;
                     assert_readable(&down[count % 2], message).await;
                     stored.push(message);
                 }
