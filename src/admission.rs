@@ -11,6 +11,10 @@
 //!   + the largest message that each open stream carried: gRPC keeps its buffer until the stream ends
 //!   + 8 KiB x live subscriptions
 //!   + 150 B x messages out at workers     (store/embedded/consumers.rs, consumer/window.rs)
+//!   over shared stores also
+//!   + cache.bytes
+//!   + s3.parts x s3.part_size             parts of all uploads on their way
+//!   + s3.part_size x uploads under way    the part that each of them gathers
 //! ```
 
 use std::{sync::Arc, time::Duration};

@@ -1,5 +1,5 @@
 #!/usr/bin/env tarantool
--- The store as tests start it: it can be emptied, tells where it listens, and ends with the process that started it.
+-- The store as tests start it: it can be emptied, tells what it holds and where it listens, and ends with the process that started it.
 --
 -- Without elections it can follow another (MTS_TEST_FOLLOWS), and is told who takes writes: a test decides then what
 -- elections would.
@@ -61,6 +61,16 @@ local orders = {
         catch_up(signature)
         box.cfg({ read_only = false })
         return 'ok', 0
+    end,
+    -- How many rows each space holds.
+    rows = function()
+        local counts = {}
+        for _, row in box.space._space:pairs() do
+            if row.name:sub(1, 4) == 'mts_' then
+                counts[row.name] = box.space[row.name]:len()
+            end
+        end
+        return 'ok', counts
     end,
 }
 for name, order in pairs(orders) do

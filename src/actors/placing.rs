@@ -1,8 +1,11 @@
 //! Makes the bodies of blocks durable, before the transaction that refers to them.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -47,7 +50,8 @@ impl Drop for Segment {
             {
                 tracing::warn!(%error, number, "a full segment is not sealed");
             }
-            parts.close(PayloadKey::Segment(number)).await;
+            // Nothing in it was acknowledged by the store: it may come to be there yet.
+            parts.close(PayloadKey::Segment(number), len == 0).await;
         });
     }
 }
@@ -182,13 +186,15 @@ impl Parts {
     pub(super) fn discard(&self, keys: Vec<PayloadKey>) {
         for key in keys {
             let parts = self.clone();
-            self.runtime.spawn(async move { parts.close(key).await });
+            self.runtime.spawn(async move { parts.close(key, true).await });
         }
     }
 
-    /// Closes the row of a payload; if that fails, the reaper or the next start will.
-    async fn close(&self, key: PayloadKey) {
-        if let Err(error) = self.stores.metadata.seal_payload(key, self.clock.now()).await {
+    /// Closes the row of a payload; if that fails, the reaper or the next start will. The reaper is not to come before what
+    /// the store has in hand yet, if a write was given up.
+    async fn close(&self, key: PayloadKey, is_given_up: bool) {
+        let late = if is_given_up { self.stores.payload.late_writes() } else { Duration::ZERO };
+        if let Err(error) = self.stores.metadata.seal_payload(key, self.clock.now().after(late)).await {
             tracing::warn!(%error, %key, "a payload that nobody writes to stays open until the reaper closes it");
         }
     }

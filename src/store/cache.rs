@@ -1,6 +1,6 @@
 //! Recent blocks in memory, in front of a payload store that is far away: one fetch serves all who wait for it.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -81,6 +81,10 @@ impl PayloadStore for CachedPayload {
 
     async fn usage(&self) -> Result<Option<Usage>> {
         self.inner.usage().await
+    }
+
+    fn late_writes(&self) -> Duration {
+        self.inner.late_writes()
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -96,6 +98,11 @@ pub trait PayloadStore: Send + Sync + 'static {
     /// [`Unavailable`](crate::Error::Unavailable) if the store does not answer.
     async fn usage(&self) -> Result<Option<Usage>> {
         Ok(None)
+    }
+
+    /// How long after a write failed its bytes may still come to be there: the store may have it in hand, and be slow.
+    fn late_writes(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

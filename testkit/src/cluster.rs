@@ -1,19 +1,33 @@
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
-use minitoolstream::store::tarantool::Config;
+use minitoolstream::{
+    Result,
+    metrics::Metrics,
+    store::{
+        Stores,
+        s3::{S3Payload, Settings},
+        tarantool::{Config, TarantoolMetadata},
+    },
+};
 use tempfile::TempDir;
 
-use crate::{Process, SeaweedFs, Tarantool};
+use crate::{FaultProxy, Process, Proxy, SeaweedFs, Tarantool};
 
 /// The bucket of a cluster.
 const BUCKET: &str = "letters";
 
-/// Brokers over Tarantool, one instance or [several](crate::Replicas), and one S3 server: real processes, all of them.
+/// Brokers over Tarantool, one instance or [several](crate::Replicas), and one S3 server: real processes, all of them, and a
+/// network between them that can break.
 pub struct Cluster<T = Tarantool> {
     /// Publish.
     pub ingress: Vec<Process>,
     /// Consume.
     pub egress: Vec<Process>,
+    /// The way of each broker to a single Tarantool: those of [`ingress`](Self::ingress), then those of
+    /// [`egress`](Self::egress).
+    pub to_tarantool: Vec<Proxy>,
+    /// The way of all brokers to S3.
+    pub to_s3: FaultProxy,
     /// Has the metadata.
     pub tarantool: T,
     /// Has the payload.
@@ -29,12 +43,26 @@ impl Cluster {
     pub fn start(binary: &str, home: &str, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let tarantool = Tarantool::start(&[]);
         let config = tarantool.config();
-        Self::over((tarantool, &config), binary, home, replicas, settings)
+        let mut cluster = Self::over((tarantool, &config), binary, home, 0, settings);
+        cluster.to_tarantool = (0..2 * replicas).map(|_| Proxy::start(cluster.tarantool.address())).collect();
+        cluster.add(replicas, settings);
+        cluster
+    }
+
+    /// Both stores as a broker has them, without the network between.
+    ///
+    /// # Errors
+    /// [`Unavailable`](minitoolstream::Error::Unavailable) if one of them does not answer.
+    pub async fn stores(&self) -> Result<Stores> {
+        let metadata = TarantoolMetadata::connect(self.config.clone()).await?;
+        let metrics = Metrics::new(1).expect("a new registry takes them");
+        let payload = S3Payload::connect(self.bucket(), metrics).await?;
+        Ok(Stores { metadata: Arc::new(metadata), payload: Arc::new(payload) })
     }
 }
 
 impl<T> Cluster<T> {
-    /// The same, over a Tarantool that is there.
+    /// The same, over a Tarantool that is there, and directly.
     pub fn over(
         (tarantool, config): (T, &Config),
         binary: &str,
@@ -43,29 +71,40 @@ impl<T> Cluster<T> {
         settings: &[(&str, &str)],
     ) -> Self {
         let (s3, dir, config) = (SeaweedFs::start(home), tempfile::tempdir().unwrap(), config.clone());
-        let mut cluster = Self { ingress: vec![], egress: vec![], tarantool, s3, config, binary: binary.into(), dir };
+        let to_s3 = FaultProxy::start(s3.address());
+        let (ingress, egress, to_tarantool, binary) = (vec![], vec![], vec![], binary.into());
+        let mut cluster = Self { ingress, egress, to_tarantool, to_s3, tarantool, s3, config, binary, dir };
         cluster.add(replicas, settings);
         cluster
     }
 
     /// Starts more brokers, so many of each role.
     pub fn add(&mut self, replicas: usize, settings: &[(&str, &str)]) {
+        let mut ways = self.to_tarantool.iter().skip(self.ingress.len() + self.egress.len());
+        let payload = Settings { endpoint: self.to_s3.address().to_string(), ..self.s3.settings(BUCKET) };
         for (role, brokers) in [("ingress", &mut self.ingress), ("egress", &mut self.egress)] {
             for number in brokers.len()..brokers.len() + replicas {
-                let (binary, dir) = (&self.binary, self.dir.path());
-                brokers.push(broker(binary, dir, role, number, &self.config, &self.s3, settings));
+                let addresses = ways.next().map(|way| vec![way.address.to_string()]);
+                let addresses = addresses.unwrap_or_else(|| self.config.addresses.clone());
+                let stores = crate::environment(&Config { addresses, ..self.config.clone() }, &payload);
+                brokers.push(broker(&self.binary, self.dir.path(), (role, number), &stores, settings));
             }
         }
     }
 
     /// Settings of a broker, or of a command, that works on these stores.
     pub fn settings(&self) -> Vec<(&'static str, String)> {
-        crate::environment(&self.config, &self.s3.settings(BUCKET))
+        crate::environment(&self.config, &self.bucket())
     }
 
     /// Settings of its bucket.
-    pub fn bucket(&self) -> minitoolstream::store::s3::Settings {
+    pub fn bucket(&self) -> Settings {
         self.s3.settings(BUCKET)
+    }
+
+    /// All brokers: first those that publish.
+    pub fn brokers(&mut self) -> impl Iterator<Item = &mut Process> {
+        self.ingress.iter_mut().chain(&mut self.egress)
     }
 
     /// Stops all brokers, in order.
@@ -89,13 +128,10 @@ impl<T> Cluster<T> {
 fn broker(
     binary: &str,
     dir: &Path,
-    role: &str,
-    number: usize,
-    metadata: &Config,
-    s3: &SeaweedFs,
+    (role, number): (&str, usize),
+    stores: &[(&'static str, String)],
     settings: &[(&str, &str)],
 ) -> Process {
-    let stores = crate::environment(metadata, &s3.settings(BUCKET));
     let mut all = vec![("SERVER_ROLE", role), ("TARANTOOL_LIVENESS", "2s"), ("LOG_LEVEL", "error")];
     all.extend(stores.iter().map(|(name, value)| (*name, value.as_str())));
     all.extend(settings);

@@ -26,6 +26,8 @@ pub enum Fault {
     LoseReply,
     /// The server carries it out, and no answer comes for this long.
     Silence(Duration),
+    /// The server gets the request this much later, also if nobody waits for the answer any more.
+    Late(Duration),
     /// Half of the answer's body comes, and then the connection breaks.
     CutBody,
     /// Half of the answer's body comes, as if it were all of it.
@@ -117,6 +119,7 @@ impl Shared {
         match fault {
             Some(Fault::Refuse(status, code)) => return refuse(client, status, code),
             Some(Fault::Drop) => return Ok(()),
+            Some(Fault::Late(pause)) => thread::sleep(pause),
             _ => {}
         }
         let answer = self.ask(&request)?;

@@ -27,6 +27,8 @@ struct State {
     up: Way,
     down: Way,
     cuts: usize,
+    /// What passes waits this long first.
+    delay: Duration,
     connections: Vec<TcpStream>,
     is_over: bool,
 }
@@ -109,6 +111,11 @@ impl Proxy {
         self.line.changed.notify_all();
     }
 
+    /// Lets what passes from now on, in either direction, wait this long; zero ends that.
+    pub fn delay(&self, by: Duration) {
+        self.line.lock().delay = by;
+    }
+
     /// Waits until the bytes that may pass have passed.
     pub fn wait_for_stall(&self) {
         let waits = |state: &mut State| {
@@ -154,6 +161,10 @@ impl Line {
     fn carry(&self, towards: Towards, mut from: TcpStream, mut to: TcpStream) {
         let mut buffer = vec![0; 16 << 10];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
+            let delay = self.lock().delay;
+            if !delay.is_zero() {
+                thread::sleep(delay);
+            }
             let mut rest = &buffer[..read];
             while !rest.is_empty() {
                 let Some(len) = self.admit(towards, rest.len() as u64) else {

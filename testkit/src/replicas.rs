@@ -38,7 +38,7 @@ impl Replicas {
         let instances: Vec<_> = [first].into_iter().chain(followers).collect();
         let addresses: Vec<_> = instances.iter().map(Tarantool::address).collect();
         for instance in &instances {
-            instance.order("follow", &(&addresses,)).await;
+            instance.order::<u64>("follow", &(&addresses,)).await;
         }
         Self { instances }
     }
@@ -57,20 +57,20 @@ impl Replicas {
     /// Lets another take writes, when it has all that was written: gives how many rows that are, of all instances.
     pub async fn hand_over(&self, from: usize, to: usize) -> u64 {
         let written = self.instances[from].order("resign", &[(); 0]).await;
-        self.instances[to].order("lead", &(written,)).await;
+        self.instances[to].order::<u64>("lead", &(written,)).await;
         written
     }
 
     /// Lets one take writes that others take too. Of those, brokers call the first.
     pub async fn lead(&self, index: usize) {
-        self.instances[index].order("lead", &(0,)).await;
+        self.instances[index].order::<u64>("lead", &(0,)).await;
     }
 
     /// Freezes one that takes writes, and lets another take them that has all that was written. Nobody may write meanwhile.
     pub async fn freeze_and_replace(&self, from: usize, to: usize) {
-        let written = self.instances[from].order("written", &[(); 0]).await;
-        self.instances[to].order("catch_up", &(written,)).await;
+        let written: u64 = self.instances[from].order("written", &[(); 0]).await;
+        self.instances[to].order::<u64>("catch_up", &(written,)).await;
         self.instances[from].signal("STOP");
-        self.instances[to].order("lead", &(written,)).await;
+        self.instances[to].order::<u64>("lead", &(written,)).await;
     }
 }

@@ -138,6 +138,12 @@ impl SeaweedFs {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal to it, such as `STOP` or `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// Starts it again, after [`kill`](Self::kill), on the same data and ports.
     pub fn restart(&mut self) {
         self.child = spawn(&self.program, self.dir.path(), &self.ports).expect("SeaweedFS starts again");

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -9,7 +10,7 @@ use std::{
 
 use minitoolstream::store::tarantool::Config;
 use rusty_tarantool::tarantool::ClientConfig;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use tempfile::TempDir;
 
 /// The password of a server that only this process reaches.
@@ -58,11 +59,6 @@ impl Tarantool {
         (numbers.next().unwrap(), numbers.next().unwrap())
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
     /// How a store connects to it.
     pub fn config(&self) -> Config {
         Config {
@@ -73,6 +69,16 @@ impl Tarantool {
             liveness: Duration::from_secs(60),
             ..Config::default()
         }
+    }
+
+    /// Where it listens, `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// How many rows each of its spaces holds, by the name of the space.
+    pub async fn rows(&self) -> BTreeMap<String, u64> {
+        self.order("rows", &[(); 0]).await
     }
 
     /// Kills it as `kill -9` does.
@@ -95,14 +101,14 @@ impl Tarantool {
 
     /// Empties it.
     pub async fn reset(&self) {
-        self.order("reset", &[(); 0]).await;
+        self.order::<u64>("reset", &[(); 0]).await;
     }
 
     /// Calls a function of `tarantool/test.lua`; gives its answer.
-    pub(crate) async fn order(&self, name: &str, arguments: &impl Serialize) -> u64 {
+    pub(crate) async fn order<T: DeserializeOwned>(&self, name: &str, arguments: &impl Serialize) -> T {
         let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();
         let call = async { client.call_fn(&format!("mts.{name}"), arguments).await?.decode() };
-        let (_, answer): (String, u64) = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
+        let (_, answer): (String, T) = tokio::time::timeout(Duration::from_secs(10), call).await.unwrap().unwrap();
         answer
     }
 }

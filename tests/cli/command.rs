@@ -40,9 +40,7 @@ impl Session {
 
     /// A command of a client of this broker, as it stands after `minitoolstream`.
     pub(crate) fn command(&self, line: &str) -> Command {
-        let mut command = command(self.dir.path(), line);
-        command.env("MINITOOLSTREAM_ADDRESS", self.broker.address("ingress"));
-        command
+        command_at(self.dir.path(), &self.broker.address("ingress"), line)
     }
 
     /// Runs a command without input.
@@ -111,6 +109,13 @@ impl Ended {
         assert_eq!(self.code, 1, "{}", self.errors);
         self.errors
     }
+}
+
+/// A command of a client of the broker at an address.
+pub(crate) fn command_at(dir: &Path, address: &str, line: &str) -> Command {
+    let mut command = command(dir, line);
+    command.env("MINITOOLSTREAM_ADDRESS", address);
+    command
 }
 
 /// A command without a broker, in an environment without settings.

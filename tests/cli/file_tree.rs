@@ -7,7 +7,12 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use crate::{command::Session, tree};
+use minitoolstream_testkit::{Cluster, Process};
+
+use crate::{
+    command::{BINARY, Ended, Session, command_at},
+    tree,
+};
 
 const FETCH: &str = "fetch site --durable mirror --all --to out --ack";
 const PUBLISH: &str = "publish site --recursive tree --message-id run";
@@ -46,7 +51,11 @@ struct Running {
 
 impl Running {
     fn start(session: &Session, line: &str) -> Self {
-        let mut child = session.command(line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&mut session.command(line))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -142,4 +151,46 @@ fn a_tree_arrives_once_though_its_publisher_is_killed() {
     assert!(acknowledged.iter().all(|(path, sequence)| sequences[path] == *sequence), "acks hold");
     site.session.run(FETCH).text();
     site.assert_mirrored();
+}
+
+/// Through two brokers that publish and two that serve: one of each is killed in the middle, and the same command goes on
+/// at the other.
+#[test]
+fn a_tree_arrives_once_through_replicas_of_which_one_is_killed() {
+    let settings = [("DEDUP_WINDOW", "1h"), ("LOG_LEVEL", "warn")];
+    let mut cluster = Cluster::start(BINARY, env!("CARGO_TARGET_TMPDIR"), 2, &settings);
+    let dir = tempfile::tempdir().unwrap();
+    let files = tree::plant(&dir.path().join("tree"));
+    let addresses = |brokers: &[Process], key| brokers.iter().map(|broker| broker.address(key)).collect::<Vec<_>>();
+    let (ingress, egress) = (addresses(&cluster.ingress, "ingress"), addresses(&cluster.egress, "egress"));
+    let at = |address: &str, line: &str| command_at(dir.path(), address, line);
+
+    let publish = format!("-o json {PUBLISH}");
+    let mut first = Running::spawn(&mut at(&ingress[0], &publish));
+    let mut lines = first.read(files / 3);
+    cluster.ingress[0].kill();
+    // It tries again for a while, and gives up.
+    first.child.kill().unwrap();
+    lines.extend(first.end().0);
+    let (acknowledged, _) = published(&lines);
+    let (lines, succeeded) = Running::spawn(&mut at(&ingress[1], &publish)).end();
+    let (sequences, duplicates) = published(&lines);
+    assert!(succeeded && duplicates >= acknowledged.len() && duplicates < files, "{duplicates} of {files} were there");
+    assert_eq!(sequences.len(), files);
+    assert!(acknowledged.iter().all(|(path, sequence)| sequences[path] == *sequence), "acks hold");
+
+    let mut first = Running::spawn(&mut at(&egress[0], FETCH));
+    // It acknowledges after each 500.
+    assert_eq!(first.read(700).len(), 700);
+    cluster.egress[0].kill();
+    let (rest, succeeded) = first.end();
+    assert!(!succeeded && 700 + rest.len() < files, "{} more came: no kill in the middle", rest.len());
+    Ended::of(&mut at(&egress[1], FETCH)).text();
+
+    let diff = Command::new("diff").args(["-r", "tree", "out"]).current_dir(dir.path()).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    let books = &Ended::of(&mut at(&egress[1], "-o json subjects site")).documents()[0];
+    assert_eq!((&books["live"], &books["last_sequence"]), (&files.into(), &files.into()));
+    assert_eq!(Ended::of(&mut at(&egress[1], "-o json check")).documents()[0]["findings"], 0);
+    assert_eq!(Ended::of(&mut at(&egress[1], FETCH)).text(), "", "all of it is acknowledged");
 }

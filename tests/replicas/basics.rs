@@ -61,26 +61,3 @@ async fn p4_workers_on_different_brokers_share_a_consumer() {
     let info = cluster.egress[0].client().consumer("w").info().await.unwrap();
     assert_eq!((info.acked, info.redeliveries), (100, 0));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn p5_nothing_is_left_when_everything_has_expired() {
-    let cluster = start(&[("TTL_DEFAULT", "2s"), ("DEDUP_WINDOW", "1s"), ("UPLOADS_RETENTION", "2s")]);
-    let client = cluster.ingress[0].client();
-    let publisher = client.publisher();
-    for number in 0..50_usize {
-        let message = NewMessage::new("a", vec![7; number * 10_000]).message_id(number.to_string());
-        publisher.publish(message).await.unwrap();
-    }
-    client.upload(NewMessage::new("films", "")).from_bytes(vec![1; 20 << 20]).await.unwrap();
-    assert!(!cluster.files().is_empty());
-    let is_empty = async {
-        while !cluster.files().is_empty() {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), is_empty).await.unwrap_or_else(|_| panic!("{:?}", cluster.files()));
-    let egress = cluster.egress[0].client();
-    let mut subjects = egress.subjects("").next_page().await.unwrap().unwrap();
-    subjects.retain(|subject| subject.live > 0);
-    assert!(subjects.is_empty(), "{subjects:?}");
-}

@@ -74,7 +74,11 @@ async fn p7_what_does_not_pass_is_an_error_and_never_other_bytes() {
         assert!(what.contains(says) && what.contains("letters/some/where/segments/0000000000000001"), "{what}");
         rig.proxy.heal();
     }
-    // Only a server that says so again and again is believed.
+    // A server that is not itself and denies an object once is not believed, however often it failed before.
+    rig.proxy.spoil(GET, 2, Fault::Refuse(503, "SlowDown"));
+    rig.proxy.spoil(GET, 2, Fault::Refuse(404, "NoSuchKey"));
+    payload.read(SEGMENT, 0, 1).await.unwrap();
+    // Only one that says so again and again is.
     rig.proxy.spoil(GET, usize::MAX, Fault::Refuse(404, "NoSuchKey"));
     let before = rig.proxy.seen(GET);
     let Err(Error::DataLoss(what)) = payload.read(SEGMENT, 0, 1).await else { panic!("not missing") };

@@ -1,13 +1,9 @@
 //! Stores to run the tests on.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 
 use async_trait::async_trait;
-use minitoolstream::{
-    metrics::Metrics,
-    store::{Stores, embedded, s3::S3Payload},
-};
-use minitoolstream_testkit::SeaweedFs;
+use minitoolstream::store::{Stores, embedded};
 use tempfile::TempDir;
 
 /// How a store's process ends.
@@ -38,7 +34,16 @@ pub(crate) struct Embedded {
 impl Embedded {
     /// Empty stores.
     pub(crate) async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    /// Empty stores whose files are in memory where the system has a place for that: for those who never end the process,
+    /// and would wait for the disk alone.
+    pub(crate) async fn start_in_memory() -> Self {
+        Self::start_in(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()).await
+    }
+
+    async fn start_in(dir: TempDir) -> Self {
         let open = Some(embedded::Embedded::open(dir.path(), embedded::Limits::default()).await.unwrap());
         Self { dir, open }
     }
@@ -75,41 +80,6 @@ impl Backend for Embedded {
 
     async fn reopen(&mut self, ending: Ending) {
         self.tamper(ending, |_| ()).await.unwrap();
-    }
-}
-
-/// The embedded metadata, and payload in a real S3 server.
-pub(crate) struct OnS3 {
-    metadata: Embedded,
-    server: SeaweedFs,
-    stores: Option<Stores>,
-}
-
-impl OnS3 {
-    /// Empty stores.
-    pub(crate) async fn start() -> Self {
-        let (metadata, server) = (Embedded::start().await, SeaweedFs::start(env!("CARGO_TARGET_TMPDIR")));
-        let stores = Some(Self::connect(&metadata, &server).await);
-        Self { metadata, server, stores }
-    }
-
-    async fn connect(metadata: &Embedded, server: &SeaweedFs) -> Stores {
-        let payload = S3Payload::connect(server.settings("letters"), Metrics::new(1).unwrap()).await.unwrap();
-        Stores { metadata: metadata.stores().metadata.clone(), payload: Arc::new(payload) }
-    }
-}
-
-#[async_trait]
-impl Backend for OnS3 {
-    fn stores(&self) -> &Stores {
-        self.stores.as_ref().unwrap()
-    }
-
-    async fn reopen(&mut self, ending: Ending) {
-        // One process has the metadata open at a time.
-        self.stores = None;
-        self.metadata.reopen(ending).await;
-        self.stores = Some(Self::connect(&self.metadata, &self.server).await);
     }
 }
 

@@ -1,5 +1,5 @@
 //! The same random sequences of operations on the embedded store and on Tarantool: every answer is the same, and so is
-//! everything that the two tell of themselves at the end.
+//! everything that the two tell of themselves at the end. Payload is in files on both sides, and in S3 in a part of them.
 //!
 //! `DIFFERENTIAL_CASES=20000 cargo nextest run --test stores differential` tries more; a failure is shrunk and its seed kept.
 
@@ -28,17 +28,25 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// One server for all sequences of a test.
+/// One server, or a pair, for all sequences of a test.
 struct Server(std::cell::RefCell<Option<OnTarantool>>);
 
 thread_local! {
     static SERVER: Server = const { Server(std::cell::RefCell::new(None)) };
 }
 
-async fn empty() -> OnTarantool {
+/// Where the payload of Tarantool's blocks is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Payload {
+    Files,
+    S3,
+}
+
+async fn empty(payload: Payload) -> OnTarantool {
     match SERVER.with(|server| server.0.borrow_mut().take()) {
         Some(used) => used.renew().await,
-        None => OnTarantool::start().await,
+        None if payload == Payload::S3 => OnTarantool::with_s3().await,
+        None => OnTarantool::with_files().await,
     }
 }
 
@@ -53,11 +61,13 @@ fn assert_alike(found: &str, expected: &str, when: &str) {
     }
 }
 
-fn compare(plays: &[Play]) {
+fn compare(plays: &[Play], payload: Payload) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut embedded = Player::new(Rig::new(Embedded::start().await, Ending::Closed));
-        let mut tarantool = Player::new(Rig::new(empty().await, Ending::Closed));
+        let embedded = Rig::new(Embedded::start_in_memory().await, Ending::Closed);
+        let embedded = if payload == Payload::S3 { embedded.with_one_commit_a_segment() } else { embedded };
+        let mut embedded = Player::new(embedded);
+        let mut tarantool = Player::new(Rig::new(empty(payload).await, Ending::Closed));
         for (number, play) in plays.iter().enumerate() {
             let answers = (embedded.play(play).await, tarantool.play(play).await);
             assert_alike(&answers.1, &answers.0, &format!("after {number}: {play:?}"));
@@ -76,21 +86,21 @@ proptest! {
 
     #[test]
     fn p8_two_stores_answer_alike_1(plays in prop::collection::vec(play(), PLAYS)) {
-        compare(&plays);
+        compare(&plays, Payload::Files);
     }
 
     #[test]
     fn p8_two_stores_answer_alike_2(plays in prop::collection::vec(play(), PLAYS)) {
-        compare(&plays);
+        compare(&plays, Payload::Files);
     }
 
     #[test]
     fn p8_two_stores_answer_alike_3(plays in prop::collection::vec(play(), PLAYS)) {
-        compare(&plays);
+        compare(&plays, Payload::Files);
     }
 
     #[test]
-    fn p8_two_stores_answer_alike_4(plays in prop::collection::vec(play(), PLAYS)) {
-        compare(&plays);
+    fn p8_two_stores_answer_alike_with_payload_in_s3(plays in prop::collection::vec(play(), PLAYS)) {
+        compare(&plays, Payload::S3);
     }
 }

@@ -88,9 +88,12 @@ macro_rules! contract {
 contract!(embedded, crate::backend::Embedded::start().await, crate::backend::Ending::Closed);
 contract!(embedded_killed, crate::backend::Embedded::start().await, crate::backend::Ending::Killed);
 
-/// What a payload store can break, with the payload in a real S3 server.
-mod s3 {
-    contract! { @each crate::backend::OnS3::start().await, crate::backend::Ending::Closed;
+contract!(tarantool, crate::on_tarantool::OnTarantool::with_s3().await, crate::backend::Ending::Closed);
+contract!(tarantool_killed, crate::on_tarantool::OnTarantool::with_files().await, crate::backend::Ending::Killed);
+
+/// What needs payload, on the production pair: files do for the rest.
+mod tarantool_killed_with_s3 {
+    contract! { @each crate::on_tarantool::OnTarantool::with_s3().await, crate::backend::Ending::Killed;
         bytes: what_is_appended_is_read, a_full_segment_takes_no_more, p7_nothing_is_read_beyond_a_seal,
             objects_are_read_in_ranges, p7_what_is_missing_is_data_loss, deleting_twice_is_fine, keys_are_listed;
         payloads: commits_count_what_is_alive, garbage_begins_with_the_last_block, an_open_segment_is_no_garbage,
@@ -99,10 +102,9 @@ mod s3 {
             rows_are_paged;
         sequences: p2_numbers_go_on_after_everything_went, p3_every_placement_is_read_back,
             a_group_without_its_payload_row_fails_whole;
+        letters: p3_a_letter_keeps_its_bytes_alive;
         uploads: p3_an_upload_becomes_one_message, a_small_upload_is_known_once_it_is_a_message,
             p3_an_upload_that_is_no_more_becomes_no_message, p2_a_refused_upload_goes_on,
             an_object_is_gone_on_with_from_what_was_synced, an_object_that_was_begun_is_found_and_removed;
     }
 }
-contract!(tarantool, crate::on_tarantool::OnTarantool::start().await, crate::backend::Ending::Closed);
-contract!(tarantool_killed, crate::on_tarantool::OnTarantool::start().await, crate::backend::Ending::Killed);

@@ -48,6 +48,8 @@ pub(crate) struct Rig<B: Backend + ?Sized = dyn Backend> {
     /// The present moment.
     pub(crate) now: Timestamp,
     segment: Option<u64>,
+    /// Segments are sealed after one commit, as those in S3 are, which take no more.
+    one_commit_a_segment: bool,
     /// Payloads opened since somebody asked.
     opened: Vec<PayloadKey>,
     pub(crate) backend: B,
@@ -67,7 +69,13 @@ pub(crate) struct Contents {
 impl<B: Backend> Rig<B> {
     /// Pauses of this rig end the stores as `ending` says.
     pub(crate) fn new(backend: B, ending: Ending) -> Self {
-        Self { ending, now: Timestamp(100_000), segment: None, opened: Vec::new(), backend }
+        let now = Timestamp(100_000);
+        Self { ending, now, segment: None, one_commit_a_segment: false, opened: Vec::new(), backend }
+    }
+
+    /// The same, on any store with segments like those in S3.
+    pub(crate) fn with_one_commit_a_segment(self) -> Self {
+        Self { one_commit_a_segment: true, ..self }
     }
 }
 
@@ -161,7 +169,9 @@ impl<B: Backend + ?Sized> Rig<B> {
     /// Appends the bodies of one group, to a new segment if the present one takes no more.
     async fn append(&mut self, bodies: Vec<Bytes>) -> (u64, u64) {
         if let Some(segment) = self.segment {
-            if let Some(offset) = self.payload().append(segment, bodies.clone()).await.unwrap() {
+            if !self.one_commit_a_segment
+                && let Some(offset) = self.payload().append(segment, bodies.clone()).await.unwrap()
+            {
                 return (segment, offset);
             }
             self.seal().await;

@@ -19,7 +19,7 @@ use minitoolstream::{
     },
     types::{SubjectFilter, Timestamp},
 };
-use minitoolstream_testkit::Tarantool;
+use minitoolstream_testkit::{Proxy, Tarantool};
 use rusty_tarantool::tarantool::{ClientConfig, CommandPacket};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -302,6 +302,22 @@ async fn a_frozen_server_costs_a_bounded_wait() {
     server.signal("CONT");
     let sequence = publish(&store, "a", 9).await.unwrap();
     assert!((2..=3).contains(&sequence), "what was sent to the frozen one may be stored, once: {sequence}");
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_before_it_greets_is_found_again() {
+    let mut server = Tarantool::start(&[]);
+    // It takes connections for the server and ends them, while that is away.
+    let way = Proxy::start(server.address());
+    let config =
+        Config { addresses: vec![way.address.to_string()], timeout: Duration::from_secs(1), ..server.config() };
+    let store = connect(config).await;
+    assert_eq!(publish(&store, "a", 9).await.unwrap(), 1);
+    server.kill();
+    let error = publish(&store, "a", 9).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    server.restart();
+    assert_eq!(publish(&store, "a", 9).await.unwrap(), 2);
 }
 
 #[tokio::test]

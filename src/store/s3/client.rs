@@ -87,7 +87,7 @@ impl Client {
     /// Sends a request until it succeeds, cannot succeed, or has failed often enough.
     pub(super) async fn call(self: &Arc<Self>, key: &str, call: Call) -> Result<Reply, Failure> {
         let call = Arc::new(call);
-        let mut attempt = 1;
+        let (mut attempt, mut denials) = (1, 0);
         loop {
             let mut failure = match self.attempt(key, &call).await {
                 Ok(reply) => {
@@ -103,14 +103,11 @@ impl Client {
                 Call::Head => failure.has_status(404),
                 _ => false,
             };
-            let attempts_max = if is_denied {
-                MISSING_MIN
-            } else if failure.is_transient() {
-                self.attempts
-            } else {
-                1
-            };
-            if attempt >= attempts_max || !self.budget.take() {
+            denials += u32::from(is_denied);
+            failure.denials = denials;
+            let is_final =
+                if is_denied { denials >= MISSING_MIN } else { attempt >= self.attempts || !failure.is_transient() };
+            if is_final || !self.budget.take() {
                 return Err(failure);
             }
             sleep(pause(attempt, failure.is_slow_down(), failure.retry_after, fastrand::f64())).await;

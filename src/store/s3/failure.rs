@@ -19,6 +19,8 @@ pub(super) struct Failure {
     pub(super) cause: Cause,
     /// How often it was sent.
     pub(super) attempts: u32,
+    /// How often the server said that there is no such object.
+    pub(super) denials: u32,
     /// What the server asked for.
     pub(super) retry_after: Option<Duration>,
     /// Operation and key.
@@ -47,7 +49,7 @@ pub(super) enum Cause {
 impl Failure {
     pub(super) fn new(subject: String, cause: Cause, request_id: Option<String>) -> Self {
         let request_id = request_id.map(String::into_boxed_str);
-        Self { cause, attempts: 1, retry_after: None, subject: subject.into(), request_id }
+        Self { cause, attempts: 1, denials: 0, retry_after: None, subject: subject.into(), request_id }
     }
 
     /// Of an answer that is none of success.

@@ -44,6 +44,9 @@ const WRITABLE_FOR: Duration = Duration::from_secs(1);
 /// A server that takes longer for that answer is not one to write to.
 const WRITABLE_WITHIN: Duration = Duration::from_secs(2);
 
+/// So many timeouts after a request was given up, the server is done with it.
+const LATE_WRITES: u32 = 6;
+
 /// Who asks for more room than there is comes back after this: it takes an operator.
 const ROOM_AFTER: Duration = Duration::from_secs(60);
 
@@ -202,7 +205,7 @@ impl PayloadStore for S3Payload {
         match &failure.cause {
             Cause::Beyond { .. } => Err(Error::DataLoss(format!("{key}: '{bucket}/{name}' ends before byte {end}"))),
             // Less often, it may be a server that is not itself.
-            _ if failure.is_missing() && failure.attempts >= MISSING_MIN => {
+            _ if failure.is_missing() && failure.denials >= MISSING_MIN => {
                 Err(Error::DataLoss(format!("{key}: '{bucket}/{name}' is missing")))
             }
             _ => Err(failure.into()),
@@ -282,5 +285,9 @@ impl PayloadStore for S3Payload {
         };
         *known = Some((Instant::now(), answer.clone()));
         answer
+    }
+
+    fn late_writes(&self) -> Duration {
+        LATE_WRITES * self.settings.timeout
     }
 }
