@@ -90,8 +90,28 @@ async fn beginning_anew_leaves_nothing_of_the_earlier_upload() {
     assert_eq!(rig.files().len(), 1);
     // The writer that lost its upload does not bring it back.
     let late = write(&mut *abandoned, &pattern(PART)).await;
-    assert!(late.is_err() || matches!(abandoned.sync().await, Err(Error::DataLoss(_))));
+    assert!(late.is_err() || matches!(abandoned.sync().await, Err(Error::Unavailable { .. })));
     assert_eq!(rig.files().len(), 1);
-    assert!(matches!(abandoned.finish().await, Err(Error::DataLoss(_))));
+    assert!(matches!(abandoned.finish().await, Err(Error::Unavailable { .. })));
+    assert_is(&payload, 1, &data).await;
+}
+
+#[tokio::test]
+async fn what_another_broker_completed_meanwhile_can_be_gone_on_with() {
+    let rig = Rig::start();
+    let payload = rig.connect().await;
+    let data = pattern(2 * PART + 9);
+    let mut first = payload.write_object(1, &Synced::default()).await.unwrap();
+    write(&mut *first, &data).await.unwrap();
+    let synced = first.sync().await.unwrap();
+    // The client has lost the first broker, whose completion is on its way, and goes on at a second one.
+    let mut second = payload.write_object(1, &synced).await.unwrap();
+    first.finish().await.unwrap();
+    write(&mut *second, &data.slice(2 * PART..)).await.unwrap();
+    let refused = second.finish().await;
+    assert!(matches!(refused, Err(Error::Unavailable { .. })), "{refused:?}");
+    let mut third = payload.write_object(1, &synced).await.unwrap();
+    write(&mut *third, &data.slice(2 * PART..)).await.unwrap();
+    third.finish().await.unwrap();
     assert_is(&payload, 1, &data).await;
 }

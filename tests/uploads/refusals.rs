@@ -136,6 +136,7 @@ async fn an_upload_of_unknown_size_stops_at_the_limit() {
     let (broker, api) = start(&[("LIMITS_UPLOAD_MAX", "3MiB")]).await;
     let refused = api.upload(header("u", "a"), Pattern::new(1, 64 << 20)).await.unwrap_err();
     assert_code(&refused, Code::InvalidArgument, "3MiB");
+    assert_code(&api.get("u").await.unwrap_err(), Code::NotFound, "begin it anew");
     assert_eq!(api.upload(header("v", "a"), Pattern::new(1, 3 << 20)).await.unwrap().sequence, 1);
     broker.stop().await;
 }

@@ -168,3 +168,38 @@ async fn aborting_ends_whoever_uploads() {
     assert_eq!(api.get("u").await.unwrap_err().code(), Code::NotFound);
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn a_slow_upload_outlives_the_retention() {
+    let broker = TestBroker::start(&[("UPLOADS_RETENTION", "1s")]).await;
+    let api = Api::connect(broker.ingress).await;
+    let data = Pattern::new(1, 12 * MIB + 7);
+    let upload = api.begin(header("u", "a")).await;
+    for at in 0..12 {
+        send(&upload, data, at * MIB, (at + 1) * MIB).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    send(&upload, data, 12 * MIB, data.size).await;
+    let stored = upload.commit(UploadCommit { size: None, sha256: data.sha256().to_vec().into() }).await.unwrap();
+    assert_eq!(stored.size, data.size);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn who_begins_anew_writes_elsewhere() {
+    let broker = TestBroker::start(&[]).await;
+    let api = Api::connect(broker.ingress).await;
+    let data = Pattern::new(1, 5 * MIB);
+    let first = api.begin(header("u", "a")).await;
+    send(&first, data, 0, 2 * MIB).await;
+    begun(&api, "u").await;
+    let begun_objects = || async { broker.broker.stores.payload.keys().await.unwrap().len() };
+    let before = begun_objects().await;
+    let second = api.begin(header("u", "a")).await;
+    second.send_all(data.pieces(0)).await;
+    assert_eq!(first.end().await.unwrap_err().code(), Code::FailedPrecondition);
+    let stored = second.commit(UploadCommit { size: None, sha256: data.sha256().to_vec().into() }).await.unwrap();
+    assert_eq!((stored.sequence, before), (1, 1));
+    api.assert_is("a", 1, data).await;
+    broker.stop().await;
+}

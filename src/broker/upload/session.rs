@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Bytes gathered for one write.
-const WRITE: usize = 1 << 20;
+pub(super) const WRITE: usize = 1 << 20;
 
 /// Pieces below this size are joined.
 const SMALL: usize = 4 << 10;
@@ -91,8 +91,10 @@ impl Session {
             Some(UploadState::Done { sequence, size, sha256, .. }) => {
                 Ok(Begun::Done(Uploaded { sequence, size, sha256, duplicate: true }))
             }
-            Some(UploadState::Open { saved, .. }) if offset == 0 && saved.offset > 0 => {
-                broker.stores.metadata.abandon_upload(&session.id, None, broker.clock.now()).await?;
+            // Another object: whoever wrote to this one may still do so.
+            Some(UploadState::Open { .. }) if offset == 0 => {
+                let late = broker.stores.payload.late_writes();
+                broker.stores.metadata.abandon_upload(&session.id, None, broker.clock.now().after(late)).await?;
                 session.begin_anew().await
             }
             Some(UploadState::Open { saved, .. }) => session.go_on(offset, saved.offset).await,
@@ -178,7 +180,10 @@ impl Session {
     /// Takes the next bytes, under a permit for as many.
     pub(crate) async fn push(&mut self, mut data: Bytes, permit: Permit) -> Result<()> {
         let len = self.len() + data.len() as u64;
-        self.broker.check_upload_size(len)?;
+        if let Err(error) = self.broker.check_upload_size(len) {
+            // It would be refused again.
+            return self.refuse(error).await;
+        }
         if self.expected.size.is_some_and(|size| len > size) {
             let problem = format!("has {len} bytes or more, and fewer were announced: upload it again");
             return self.refuse(Error::invalid("data", problem)).await;

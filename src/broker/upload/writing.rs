@@ -9,13 +9,14 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::session::WRITE;
 use crate::{
     admission::Permit,
     block::object::Tally,
     broker::Broker,
     error::{Error, Result},
     store::{ObjectWriter, Saved, Synced},
-    types::{UploadId, Uploaded},
+    types::{Timestamp, UploadId, Uploaded},
 };
 
 /// An upload is saved each time so many bytes were written.
@@ -62,6 +63,7 @@ impl Writing {
             object,
             tallies: VecDeque::from([(saved.offset, saved.tally)]),
             saved: saved.offset,
+            save_by: save_by(broker),
             writer,
             tally,
             saving: None,
@@ -141,6 +143,11 @@ impl Writing {
     }
 }
 
+/// In good time before an upload that was saved now ends.
+fn save_by(broker: &Broker) -> Timestamp {
+    broker.clock.now().after(broker.config.upload_retention / 3)
+}
+
 /// The task's side.
 struct Worker {
     broker: Broker,
@@ -151,6 +158,8 @@ struct Worker {
     tally: Tally,
     /// Bytes in what was saved last, or is being saved.
     saved: u64,
+    /// When to save at the latest: each saving puts off the end of the upload.
+    save_by: Timestamp,
     /// The saving that is under way.
     saving: Option<JoinHandle<Result<()>>>,
     /// Tallies at the places where the object may turn out to be durable.
@@ -203,7 +212,9 @@ impl Worker {
     /// Remembers the tally where it will be needed, and begins to save when enough was written.
     async fn mark(&mut self) -> Result<()> {
         let (at, step) = (self.tally.len(), self.writer.sync_step());
-        let is_due = at - self.saved >= SAVE_EVERY && at.is_multiple_of(step);
+        let is_time = at - self.saved >= SAVE_EVERY || (at > self.saved && self.broker.clock.now() >= self.save_by);
+        // What is being saved must not be written to meanwhile: writes begin anew at these boundaries.
+        let is_due = is_time && at.is_multiple_of(step.max(WRITE as u64));
         if is_due || (step > 1 && at.is_multiple_of(step)) {
             self.remember();
         }
@@ -227,6 +238,7 @@ impl Worker {
             self.tallies.pop_front();
         }
         self.saved = self.tally.len();
+        self.save_by = save_by(&self.broker);
         self.saving = Some(tokio::spawn(async move {
             let Synced { offset, receipt } = syncing.await?;
             let tally = tallies.into_iter().find(|(at, _)| *at == offset).map(|(_, tally)| tally);

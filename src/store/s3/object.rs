@@ -160,7 +160,7 @@ impl Line {
         let subject = client.subject(key, &call);
         let reply = match client.call(key, call).await {
             Ok(reply) => reply,
-            Err(failure) if failure.has_code("NoSuchUpload") => return Err(lost(key, &failure.to_string())),
+            Err(failure) if failure.has_code("NoSuchUpload") => return Err(client.parts_are_gone(key, &failure).await),
             Err(failure) => return Err(failure.into()),
         };
         let etag = reply.headers.get(http::header::ETAG).and_then(|etag| etag.to_str().ok()).unwrap_or_default();

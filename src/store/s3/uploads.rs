@@ -81,11 +81,20 @@ impl Client {
             return Ok(());
         }
         if ["NoSuchUpload", "InvalidPart", "InvalidPartOrder"].iter().any(|code| failure.has_code(code)) {
-            return Err(Error::DataLoss(format!(
-                "{failure}: parts that were uploaded are gone: begin the upload anew"
-            )));
+            return Err(self.parts_are_gone(key, &failure).await);
         }
         Err(failure.into())
+    }
+
+    /// Why the parts of an object are not there: they are lost, or another broker has made the object of them.
+    pub(super) async fn parts_are_gone(self: &Arc<Self>, key: &str, failure: &Failure) -> Error {
+        match self.size(key).await {
+            Ok(None) => Error::DataLoss(format!("{failure}: parts that were uploaded are gone: begin the upload anew")),
+            Ok(Some(_)) => Error::unavailable(format!(
+                "{failure}: the object was completed at another broker: ask how far the upload is, and continue it there"
+            )),
+            Err(error) => error,
+        }
     }
 
     /// Bytes of an object, if it is there.
