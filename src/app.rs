@@ -201,7 +201,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         let (broker, slots) = (broker.clone(), slots.clone());
         servers.spawn(async move { grpc::server::serve(broker, listener, slots).await.map_err(|e| e.to_string()) });
     }
-    let health = Health::new(stores, probes(&actors), draining.clone());
+    let health = Health::new(stores, config.role, probes(&actors), draining.clone());
     supervisors.spawn(beat(health.clone(), shutdown.clone()));
     supervisors.spawn(until(shutdown.clone(), watch::watch(broker.stores.clone(), metrics.clone())));
     supervisors.spawn(until(

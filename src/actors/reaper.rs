@@ -108,8 +108,9 @@ impl Parts {
         let mut done = true;
         done &= self.expire(now).await?;
         done &= self.expire_uploads(now).await?;
-        done &= self.reclaim(now).await?;
         done &= self.forget_ids(now).await?;
+        // The last one: a payload store that is away keeps nobody from forgetting.
+        done &= self.reclaim(now).await?;
         Ok(done)
     }
 

@@ -179,7 +179,7 @@ impl Config {
             ("ttl.default", self.ttl_default, Duration::from_millis(1), 36_500 * day),
             ("ttl.max", self.ttl_max, Duration::from_millis(1), 36_500 * day),
             ("dedup.window", self.dedup_window, Duration::from_secs(1), day),
-            ("tarantool.timeout", self.tarantool_timeout, Duration::from_millis(100), Duration::from_mins(1)),
+            ("tarantool.timeout", self.tarantool_timeout, Duration::from_millis(100), Duration::from_secs(15)),
             ("tarantool.liveness", self.tarantool_liveness, Duration::from_secs(1), Duration::from_mins(5)),
             ("s3.timeout", self.s3_timeout, Duration::from_millis(100), Duration::from_mins(10)),
             ("uploads.retention", self.upload_retention, Duration::from_millis(100), 365 * day),

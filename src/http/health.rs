@@ -8,7 +8,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Stores;
+use crate::{config::Role, error::Error, store::Stores};
 
 /// Without a beat of the runtime for this long, the process makes no progress.
 const BEAT_MAX: Duration = Duration::from_secs(10);
@@ -23,13 +23,19 @@ pub struct Health {
     beat: AtomicU64,
     actors: Vec<(&'static str, Probe)>,
     stores: Stores,
+    role: Role,
     draining: CancellationToken,
 }
 
 impl Health {
     /// Health of a broker that runs on these stores and critical actors.
-    pub fn new(stores: Stores, actors: Vec<(&'static str, Probe)>, draining: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { started: Instant::now(), beat: AtomicU64::new(0), actors, stores, draining })
+    pub fn new(
+        stores: Stores,
+        role: Role,
+        actors: Vec<(&'static str, Probe)>,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { started: Instant::now(), beat: AtomicU64::new(0), actors, stores, role, draining })
     }
 
     /// Says that the runtime makes progress; call it from a task of that runtime.
@@ -56,6 +62,10 @@ impl Health {
             }
         }
         let mut refusals: Vec<_> = self.stores.writable().await.into_iter().filter_map(Result::err).collect();
+        if self.role == Role::Egress {
+            // Reads and acks go on in full stores: consumers are what empties them.
+            refusals.retain(|refusal| !matches!(refusal, Error::Exhausted { .. }));
+        }
         // The embedded stores share a disk, and its reason.
         refusals.dedup();
         reasons.extend(refusals.iter().map(ToString::to_string));

@@ -22,6 +22,9 @@ local SESSIONS_MAX = 10000
 -- Nobody could renew in time before this instance took writes: silence counts from then on.
 local started = clock.monotonic()
 
+-- When a broker last said that it lives.
+local heard = started
+
 local function begin()
     started = clock.monotonic()
 end
@@ -66,11 +69,16 @@ end
 
 -- Says that a broker lives for `ttl` seconds more, and buries those that said nothing. Gives false if it was buried.
 local function renew(told, number, ttl)
-    local now = fiber.time()
+    local now, elapsed = fiber.time(), clock.monotonic()
+    if elapsed - heard > ttl / 2 then
+        -- Nobody was heard for a while: this instance stood still, and what others said waits behind this call.
+        started = elapsed
+    end
+    heard = elapsed
     if is_alive(number) then
         box.space.mts_brokers:update(number, { { '=', BROKER.DEADLINE, now + ttl } })
     end
-    if clock.monotonic() - started > ttl then
+    if elapsed - started > ttl then
         for _, row in ipairs(box.space.mts_brokers.index.deadline:select(now, { iterator = 'LT', limit = 100 })) do
             remove(told, row[BROKER.NUMBER])
         end

@@ -4,6 +4,8 @@
 --   state of version 7 ─▶ broker: step ─▶ apply(7) ─▶ version 8
 --                                           └─ another broker was faster, or a message is gone: conflict, begin again
 
+local fiber = require('fiber')
+
 local broker = require('mts.broker')
 local fault = require('mts.fault')
 local letter = require('mts.letter')
@@ -57,7 +59,9 @@ local function create(_, name, settings, cursor, consumers_max)
         return nil, fault.new(fault.KIND.EXHAUSTED,
             'there are %d durable consumers, as many as limits.consumers allows: delete some', count)
     end
-    box.space.mts_consumers:insert({ name, 1, settings, cursor })
+    -- Beyond every version of an earlier one of this name, which a broker may remember.
+    local version = math.floor(fiber.time() * 1e6)
+    box.space.mts_consumers:insert({ name, version, settings, cursor })
     return true
 end
 
