@@ -47,7 +47,8 @@ impl Consumer {
     }
 
     /// Most messages, and most bytes of data, that this worker holds without having settled them; 1,000 and 16 MiB by
-    /// default. A message that is larger comes alone.
+    /// default. A message that is larger comes alone. Once the next one does not fit, nothing comes until one is settled:
+    /// who gathers messages before settling the first needs a window for all of them, with some room for their headers.
     #[must_use]
     pub fn window(mut self, messages: u32, bytes: u64) -> Self {
         self.opening.window_messages = messages.max(1);

@@ -199,7 +199,7 @@ impl Room {
         let block = &located.block;
         let average = block.bytes() / u64::from(block.count.max(1));
         let bytes = if average > self.want.message_bytes { 0 } else { average };
-        if bytes > self.want.bytes && (self.given > 0 || !self.want.is_idle) {
+        if bytes > self.want.bytes && (self.given > 0 || bytes > self.want.first_bytes) {
             return false;
         }
         self.given += 1;

@@ -68,8 +68,8 @@ pub struct Want {
     pub bytes: u64,
     /// Data above this size is not sent along, and does not count.
     pub message_bytes: u64,
-    /// True if the worker has nothing: one message then passes however large it is.
-    pub is_idle: bool,
+    /// The first message passes up to this size, also if it is larger than `bytes`: a step is smaller than some messages.
+    pub first_bytes: u64,
 }
 
 /// What came of a [`Step`].

@@ -76,9 +76,14 @@ impl Window {
         self.count
     }
 
-    /// True if a message of so many bytes may be sent: one that is larger than all credit passes alone.
+    /// The largest message that passes, in bytes: one that is larger than all credit passes alone.
+    pub fn largest(&self) -> u64 {
+        if self.count == 0 { u64::MAX } else { self.bytes_left() }
+    }
+
+    /// True if a message of so many bytes may be sent.
     pub fn takes(&self, bytes: u64) -> bool {
-        self.messages_left() > 0 && self.bytes_max > 0 && (bytes <= self.bytes_left() || self.count == 0)
+        self.messages_left() > 0 && self.bytes_max > 0 && bytes <= self.largest()
     }
 
     /// Counts a delivery, and names it.
@@ -203,6 +208,7 @@ mod tests {
         let lease = window.send(held(1, 1000));
         assert!(!window.takes(0) || window.bytes_left() == 0);
         assert!(!window.takes(1));
+        assert_eq!(window.largest(), 0);
         window.end(lease);
         assert_eq!(window.bytes_left(), 10);
     }

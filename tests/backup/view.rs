@@ -91,7 +91,7 @@ impl World {
         let metadata = self.archive.metadata.clone();
         let drafts = (0..self.random.usize(1..4)).map(|_| self.random.usize(..SUBJECTS)).collect::<Vec<_>>();
         let drafts = drafts.into_iter().map(|number| self.draft(number)).collect();
-        let want = Want { messages: 3, bytes: u64::MAX, message_bytes: u64::MAX, is_idle: true };
+        let want = Want { messages: 3, bytes: u64::MAX, message_bytes: u64::MAX, first_bytes: u64::MAX };
         let close = self.random.bool();
         let consumer = ConsumerName::parse("name", CONSUMER).unwrap();
         let step = Step { consumer, session: Session(1), settles: vec![], want, close, now: self.now };

@@ -166,3 +166,27 @@ async fn a_message_that_does_not_fit_waits_for_room_and_costs_nothing_meanwhile(
     assert_eq!(worker.take(1).await, [(2, 1)], "alone");
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn messages_larger_than_a_page_come_while_others_are_out() {
+    const LARGE: usize = 3 << 20;
+    let broker = start().await;
+    let publisher = broker.client().await.publisher();
+    for len in [10, LARGE, 10, LARGE, LARGE, 10, 10, LARGE, 10, 10, LARGE, 10] {
+        publisher.publish(NewMessage::new("a", vec![7; len])).await.unwrap();
+    }
+    for messages in [12, 100] {
+        let mut worker = Worker::open(broker.egress, open("", "a"), messages).await;
+        assert_eq!(worker.take(12).await, (1..=12).map(|sequence| (sequence, 1)).collect::<Vec<_>>());
+    }
+    // Room for two large ones, and the small ones before the third.
+    let credit = Credit { messages: 100, bytes: 7 << 20 };
+    let mut worker = Worker::try_open(broker.egress, open("", "a"), credit).await.unwrap();
+    worker.take(1).await;
+    let large = worker.next().await;
+    assert_eq!(worker.take(2).await, [(3, 1), (4, 1)]);
+    assert!(worker.is_silent_for(Duration::from_millis(200)).await, "6 MiB are out");
+    worker.ack(large.lease_id).await;
+    assert_eq!(worker.take(3).await, [(5, 1), (6, 1), (7, 1)]);
+    broker.stop().await;
+}

@@ -99,7 +99,7 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Publish { subject: u8, ttls: Vec<Option<u64>> },
-    Work { worker: u8, answers: Vec<Answer>, messages: usize, averages: Option<u64> },
+    Work { worker: u8, answers: Vec<Answer>, messages: usize, halves: Option<(u64, u64)> },
     Close { worker: u8 },
     Pass { ticks: u64 },
     Purge { subject: u8, up_to: u16 },
@@ -167,12 +167,14 @@ fn answer() -> impl Strategy<Value = Answer> {
 pub(crate) fn operation(filter: Filter) -> impl Strategy<Value = Operation> {
     let ttl = prop_oneof![2 => Just(None), 1 => (1_u64..8).prop_map(|ticks| Some(ticks * TICK))];
     let worker = || 0_u8..3;
-    let work = (worker(), prop::collection::vec(answer(), 0..4), 0_usize..5, prop::option::weighted(0.2, 0_u64..4));
+    // Room for bytes, and for those of the first message.
+    let halves = prop::option::weighted(0.3, (0_u64..7, 0_u64..4));
+    let work = (worker(), prop::collection::vec(answer(), 0..4), 0_usize..5, halves);
     prop_oneof![
         14 => (0_u8..3, prop::collection::vec(ttl, 1..4))
             .prop_map(|(subject, ttls)| Operation::Publish { subject, ttls }),
-        30 => work.prop_map(|(worker, answers, messages, averages)| {
-            Operation::Work { worker, answers, messages, averages }
+        30 => work.prop_map(|(worker, answers, messages, halves)| {
+            Operation::Work { worker, answers, messages, halves }
         }),
         3 => worker().prop_map(|worker| Operation::Close { worker }),
         10 => prop_oneof![6 => 1_u64..3, 1 => Just(10)].prop_map(|ticks| Operation::Pass { ticks }),

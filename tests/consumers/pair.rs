@@ -72,11 +72,12 @@ impl<B: Backend> Pair<B> {
                     assert_eq!(self.reference.add(name, now.0, of_block, None), sequence);
                 }
             }
-            Operation::Work { worker, answers, messages, averages } => {
-                let bytes = averages.map_or(u64::MAX, |times| times * self.backend.message_bytes() + times % 2);
-                let is_idle = averages.is_some_and(|times| times == 1);
+            Operation::Work { worker, answers, messages, halves } => {
+                let room = |halves| halves * self.backend.message_bytes() / 2;
+                let (bytes, first_bytes) =
+                    halves.map_or((u64::MAX, 0), |(bytes, first_bytes)| (room(bytes), room(first_bytes)));
                 let session = self.sessions[usize::from(worker)];
-                let want = Want { messages, bytes, message_bytes: u64::MAX, is_idle };
+                let want = Want { messages, bytes, message_bytes: u64::MAX, first_bytes };
                 // One step is one worker's: those who pretend come first.
                 for answer in answers.iter().filter(|answer| answer.is_foreign) {
                     let settles = self.settles(session, std::slice::from_ref(answer));
@@ -295,7 +296,7 @@ impl<B: Backend> Pair<B> {
     /// Whatever happened, a worker that does its work comes to the end.
     pub(crate) fn finish(&mut self) {
         self.run(Operation::Pause(false));
-        let want = Want { messages: 10, bytes: u64::MAX, message_bytes: u64::MAX, is_idle: true };
+        let want = Want { messages: 10, bytes: u64::MAX, message_bytes: u64::MAX, first_bytes: u64::MAX };
         for _ in 0..ROUNDS {
             self.step(1000, Vec::new(), want, false);
             let of = |message: &Message| matches!(message.state, State::Leased { by: 1000, .. });

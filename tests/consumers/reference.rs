@@ -157,7 +157,7 @@ impl Reference {
         }
         let mut room = step.want;
         let mut take = |is_first: bool| {
-            let is_large = message_bytes > room.bytes && (!is_first || !room.is_idle);
+            let is_large = message_bytes > room.bytes && (!is_first || message_bytes > room.first_bytes);
             if room.messages == 0 || room.bytes == 0 || is_large {
                 return false;
             }

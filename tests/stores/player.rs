@@ -182,7 +182,7 @@ impl<B: Backend> Player<B> {
                 messages: if *close { 0 } else { *messages },
                 bytes: 5000,
                 message_bytes: u64::MAX,
-                is_idle: true,
+                first_bytes: u64::MAX,
             },
             close: *close,
             now,

@@ -52,7 +52,7 @@ async fn publish(store: &TarantoolMetadata, name: &str, bytes: usize) -> Result<
 
 async fn step(store: &TarantoolMetadata, session: u64, acks: &[(u64, u32)], messages: usize) -> Result<Stepped> {
     let settle = |&(at, attempt)| Settle { at, attempt, received: NOW, how: How::Ack };
-    let want = Want { messages, bytes: u64::MAX, message_bytes: u64::MAX, is_idle: true };
+    let want = Want { messages, bytes: u64::MAX, message_bytes: u64::MAX, first_bytes: u64::MAX };
     let settles = acks.iter().map(settle).collect();
     let step = Step { consumer: consumer("c"), session: Session(session), settles, want, close: false, now: NOW };
     match store.commit(Group { steps: vec![Arc::new(step)], now: NOW, ..Group::default() }).await? {

@@ -36,7 +36,7 @@ pub(crate) fn from(pattern: &str, start: Start) -> Patch {
 
 /// A step without answers that takes so many messages.
 pub(crate) fn take(of: &str, session: u64, messages: usize) -> Step {
-    let want = Want { messages, bytes: u64::MAX, message_bytes: u64::MAX, is_idle: true };
+    let want = Want { messages, bytes: u64::MAX, message_bytes: u64::MAX, first_bytes: u64::MAX };
     let now = Timestamp::default();
     Step { consumer: consumer(of), session: Session(session), settles: vec![], want, close: false, now }
 }

@@ -248,7 +248,7 @@ impl Work {
             messages: self.window.messages_left().min(PAGE_MESSAGES),
             bytes: self.window.bytes_left().clamp(1, PAGE_BYTES as u64),
             message_bytes: message_bytes as u64,
-            is_idle: self.window.count() == 0,
+            first_bytes: self.window.largest(),
         }
     }
 
