@@ -20,7 +20,7 @@ use crate::{
         reaper::{self, Reaper},
         rings::Rings,
         scheduler::{self, Scheduler},
-        storage::{self, Storage},
+        storage::{self, InlineMax, Storage},
         supervise::{GivenUp, Policy, Supervision, supervise},
         threads::{ThreadMaker, ThreadPool, Threads},
         watch,
@@ -136,13 +136,14 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         shutdown: shutdown.clone(),
         metrics: metrics.clone(),
     };
+    let inline_max = InlineMax::new(config.inline_max());
     let parts = storage::Parts {
         stores: stores.clone(),
         heads: heads.clone(),
         rings: rings.clone(),
         clock: clock.clone(),
         dedup_window: config.dedup_window,
-        inline_max: config.inline_max(),
+        inline_max: inline_max.clone(),
         metrics: metrics.clone(),
         runtime: tokio::runtime::Handle::current(),
         turn: Arc::default(),
@@ -212,7 +213,7 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         let (heads, rings) = (broker.heads.clone(), broker.rings.clone());
         let news = follower::follow(shared.metadata.clone(), heads, rings, broker.clock.clone());
         supervisors.spawn(until(shutdown.clone(), news));
-        supervisors.spawn(until(shutdown.clone(), instances::watch(shared.metadata.clone(), metrics)));
+        supervisors.spawn(until(shutdown.clone(), instances::watch(shared.metadata.clone(), metrics, inline_max)));
     }
     let transfers = Transfers::new(broker.clone());
     let http_server = http::serve(http_listener, health, transfers.clone()).map_err(io)?;

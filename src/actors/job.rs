@@ -120,7 +120,7 @@ impl Job {
         }
         for (entry, is_changed) in self.work.entries.iter_mut().zip(is_changed) {
             // They are written anew: an object belongs to the one group that commits.
-            if let Some(placed) = entry.reform(is_changed, self.parts.inline_max) {
+            if let Some(placed) = entry.reform(is_changed, self.parts.inline_max.get()) {
                 self.parts.discard(placed.objects);
             }
         }

@@ -104,7 +104,7 @@ impl Placing {
     }
 
     async fn place(&mut self, commits: Vec<(u64, Vec<NewBlock>)>) -> Result<Vec<(u64, Placed)>> {
-        let inline_max = self.parts.inline_max;
+        let inline_max = self.parts.inline_max.get();
         let is_slice = |block: &&NewBlock| block.object.is_none() && block.body.len() > inline_max;
         let blocks = commits.iter().flat_map(|(_, blocks)| blocks);
         let slices: Vec<_> = blocks.filter(is_slice).map(|block| block.body.clone()).collect();

@@ -10,7 +10,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::{
     placing::{Placed, inline},
-    storage::Commit,
+    storage::{Commit, InlineMax},
 };
 use crate::{
     block::batch::{self, NewBlock, NewObject},
@@ -77,19 +77,19 @@ impl Entry {
 /// See the [module](self).
 pub(super) struct Queue {
     entries: VecDeque<Entry>,
-    inline_max: usize,
+    inline_max: InlineMax,
     next: u64,
 }
 
 impl Queue {
     /// An empty queue. Blocks of at most `inline_max` bytes need no payload.
-    pub(super) fn new(inline_max: usize) -> Self {
+    pub(super) fn new(inline_max: InlineMax) -> Self {
         Self { entries: VecDeque::new(), inline_max, next: 0 }
     }
 
     pub(super) fn push(&mut self, commit: Commit) {
         self.next += 1;
-        let stage = inline(&commit.blocks, self.inline_max).map_or(Stage::New, Stage::Placed);
+        let stage = inline(&commit.blocks, self.inline_max.get()).map_or(Stage::New, Stage::Placed);
         let refused = vec![None; commit.drafts.len()];
         self.entries.push_back(Entry { number: self.next, commit, refused, after: None, stage });
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn queue(commits: &[(usize, usize)]) -> Queue {
-        let mut queue = Queue::new(INLINE_MAX);
+        let mut queue = Queue::new(InlineMax::new(INLINE_MAX));
         commits.iter().for_each(|(sender, bytes)| queue.push(commit(*sender, *bytes)));
         queue
     }

@@ -12,7 +12,14 @@
 //! Transaction and heads go together, one group at a time, whatever becomes of the actor meanwhile: else those who wait
 //! for a subject would not learn of its last messages, and a successor could overtake them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, WrapFuture, fut::ActorFutureExt};
 use tokio::sync::{Mutex, oneshot};
@@ -50,6 +57,9 @@ const GROUP_STEPS_MAX: usize = 1_000;
 /// Writes of payload under way. Segments of the embedded store are written front to back.
 const PLACINGS_SHARED: usize = 4;
 const PLACINGS_EMBEDDED: usize = 1;
+
+/// What a row takes while memory is scarce: a request to S3 would cost more than so few bytes.
+const INLINE_SCARCE: usize = 4 << 10;
 
 /// Messages that may wait in the mailbox; permits bound them earlier.
 const MAILBOX: usize = 1 << 20;
@@ -126,13 +136,38 @@ pub struct Parts {
     /// How long message ids are remembered.
     pub dedup_window: Duration,
     /// Blocks of at most so many bytes are stored in their rows.
-    pub inline_max: usize,
+    pub inline_max: InlineMax,
     /// Counts commits.
     pub metrics: Metrics,
     /// Where a transaction runs to its end.
     pub runtime: tokio::runtime::Handle,
     /// Held by the transaction under way, over all incarnations.
     pub turn: Arc<Mutex<()>>,
+}
+
+/// Blocks of at most so many bytes are stored in their rows; fewer while the memory for rows is scarce. Clones share it.
+#[derive(Clone, Debug)]
+pub struct InlineMax {
+    most: usize,
+    now: Arc<AtomicUsize>,
+}
+
+impl InlineMax {
+    /// The limit while memory is plenty.
+    pub fn new(most: usize) -> Self {
+        Self { most, now: Arc::new(AtomicUsize::new(most)) }
+    }
+
+    /// Takes note of how memory is.
+    pub fn follow(&self, is_scarce: bool) {
+        let now = if is_scarce { self.most.min(INLINE_SCARCE) } else { self.most };
+        self.now.store(now, Ordering::Relaxed);
+    }
+
+    /// The limit now.
+    pub fn get(&self) -> usize {
+        self.now.load(Ordering::Relaxed)
+    }
 }
 
 /// See the [module](self).
@@ -153,7 +188,7 @@ pub struct Storage {
 impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
-        let (acks, steps, queue) = (VecDeque::new(), VecDeque::new(), Queue::new(parts.inline_max));
+        let (acks, steps, queue) = (VecDeque::new(), VecDeque::new(), Queue::new(parts.inline_max.clone()));
         Self { parts, queue, acks, steps, placings: 0, busy: false, segment: None, bell }
     }
 

@@ -80,7 +80,8 @@ settings! {
     tarantool_timeout: Duration, "tarantool.timeout", "TARANTOOL_TIMEOUT", "5s";
     /// After so long a silence a broker counts as dead, and what its workers have is given to others.
     tarantool_liveness: Duration, "tarantool.liveness", "TARANTOOL_LIVENESS", "5s";
-    /// Blocks of at most so many bytes are rows of Tarantool and cost no request to S3: up to 1 MiB.
+    /// Blocks of at most so many bytes are rows of Tarantool and cost no request to S3: up to 1 MiB. While more than half of its
+    /// memory is taken, 4 KiB.
     tarantool_inline_max: ByteSize, "tarantool.inline_max", "TARANTOOL_INLINE_MAX", "64KiB";
     /// Where S3 is: `host:port` or a URL. Needed with `tarantool.address`.
     s3_endpoint: String, "s3.endpoint", "MINIO_ENDPOINT", "";

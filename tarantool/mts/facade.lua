@@ -108,7 +108,7 @@ end
 
 -- What a broker asks of each instance, to find the one that takes calls and to tell how the others are.
 local function status()
-    return 'ok', { INTERFACE, not term.is_mine(), term.number(), replica.stopped() }
+    return 'ok', { INTERFACE, not term.is_mine(), term.number(), replica.stopped(), memory.is_scarce() }
 end
 
 -- A function for the instance that takes calls alone.

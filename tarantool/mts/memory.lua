@@ -54,4 +54,14 @@ local function usage()
     return { math.floor(used), math.floor(limit) }
 end
 
-return { check = check, ran_out = ran_out, usage = usage }
+-- The part of memtx_memory beyond which rows with much data in them are too dear.
+local SCARCE = 0.5
+
+-- Whether brokers should keep data out of rows where they can. Slabs count whole: those of other sizes are of no use.
+local function is_scarce()
+    local info = box.slab.info()
+    local is_short = tonumber(info.quota_used) > SCARCE * tonumber(info.quota_size)
+    return is_short or (ran_out_at ~= nil and clock.monotonic() - ran_out_at < RAN_OUT_SECONDS)
+end
+
+return { check = check, is_scarce = is_scarce, ran_out = ran_out, usage = usage }

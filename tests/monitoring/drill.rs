@@ -154,14 +154,14 @@ async fn fill_the_disk(stage: &Stage) -> Infallible {
     insist(&publisher, || NewMessage::new("films", vec![7; 2 << 20])).await
 }
 
-/// Publishes what lives in rows of Tarantool, each alone in its block, for ever: when its memory is used up it is refused.
+/// Publishes what lives in rows of Tarantool however scarce its memory is, for ever: when it is used up they are refused.
 async fn fill_the_memory(stage: &Stage) -> Infallible {
     let publisher = stage.ingress().publisher();
     let fill = |subject: usize| {
-        let message = move || NewMessage::new(format!("rows.{subject}"), vec![7; 60_000]);
+        let message = move || NewMessage::new(format!("rows.{subject}"), vec![7; 4_000]);
         Box::pin(insist(&publisher, message))
     };
-    select_all((0..16).map(fill)).await.0
+    select_all((0..128).map(fill)).await.0
 }
 
 async fn insist(publisher: &Publisher, message: impl Fn() -> NewMessage) -> Infallible {

@@ -63,6 +63,8 @@ pub(super) struct Status {
     pub(super) term: u64,
     /// From how many others it replicates no more.
     pub(super) stopped: u64,
+    /// Whether its memory is too dear for rows with much data in them.
+    pub(super) is_scarce: bool,
 }
 
 #[derive(Deserialize)]

@@ -14,6 +14,8 @@ pub struct Instance {
     pub role: Role,
     /// True if it replicates no more from another, as they contradict each other: it does not heal by itself.
     pub is_stopped: bool,
+    /// True if its memory is more than half taken: data should not be in rows where it can be elsewhere.
+    pub is_scarce: bool,
 }
 
 /// What an instance does.
@@ -66,14 +68,14 @@ pub(super) fn choose<'a>(said: impl Iterator<Item = (&'a str, &'a Said)>, known_
 /// How all of them are, given who leads.
 pub(super) fn describe<'a>(said: impl Iterator<Item = (&'a str, &'a Said)>, leader: Option<&Leader>) -> Vec<Instance> {
     let describe = |(at, (address, status)): (usize, (&str, &Said))| {
-        let (role, is_stopped) = match status {
+        let (role, is_stopped, is_scarce) = match status {
             Ok(status) if status.interface == INTERFACE => {
                 let leads = leader.is_some_and(|leader| leader.at == at);
-                (if leads { Role::Leader } else { Role::Follower }, status.stopped > 0)
+                (if leads { Role::Leader } else { Role::Follower }, status.stopped > 0, status.is_scarce)
             }
-            _ => (Role::Away, false),
+            _ => (Role::Away, false, false),
         };
-        Instance { address: address.to_owned(), role, is_stopped }
+        Instance { address: address.to_owned(), role, is_stopped, is_scarce }
     };
     said.enumerate().map(describe).collect()
 }
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     fn says(is_read_only: bool, term: u64) -> Said {
-        Ok(Status { interface: INTERFACE, is_read_only, term, stopped: 0 })
+        Ok(Status { interface: INTERFACE, is_read_only, term, stopped: 0, is_scarce: false })
     }
 
     fn silent() -> Said {
@@ -115,7 +117,8 @@ mod tests {
 
     #[test]
     fn another_interface_is_refused_by_its_number() {
-        let other = [Ok(Status { interface: INTERFACE + 1, is_read_only: false, term: 9, stopped: 1 })];
+        let other =
+            [Ok(Status { interface: INTERFACE + 1, is_read_only: false, term: 9, stopped: 1, is_scarce: false })];
         let why = choose(all(&other), 0).unwrap_err();
         assert_eq!(why, "a: its functions have version 3, and this broker calls version 2");
         assert_eq!(describe(all(&other), None)[0].role, Role::Away);
@@ -123,7 +126,7 @@ mod tests {
 
     #[test]
     fn who_replicates_no_more_is_told_whatever_its_role() {
-        let stopped = Ok(Status { interface: INTERFACE, is_read_only: true, term: 2, stopped: 1 });
+        let stopped = Ok(Status { interface: INTERFACE, is_read_only: true, term: 2, stopped: 1, is_scarce: false });
         let told = describe(all(&[says(false, 2), stopped, silent()]), Some(&Leader { at: 0, term: 2 }));
         let told: Vec<_> = told.into_iter().map(|instance| (instance.role, instance.is_stopped)).collect();
         assert_eq!(told, [(Role::Leader, false), (Role::Follower, true), (Role::Away, false)]);
