@@ -33,6 +33,9 @@ use crate::{
 /// Bytes given to the connection at a time: it copies them.
 const PIECE: usize = 128 << 10;
 
+/// Stands for the newest message of a subject, where a sequence would.
+const LAST: &str = "last";
+
 /// What a stored page may do in a browser: show itself, and nothing as a page of this server.
 const POLICY: &str = "sandbox; default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'";
 
@@ -40,11 +43,14 @@ const POLICY: &str = "sandbox; default-src 'none'; media-src 'self'; img-src 'se
 pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -> Result<HttpResponse, Refusal> {
     let timed = Timed(Instant::now(), transfers.broker.metrics.clone());
     let ticket = transfers.enter()?;
-    let message = find(&transfers, Target::parse(request.uri().path())?).await?;
+    let target = Target::parse(request.uri().path())?;
+    let is_fixed = target.tail.as_deref() != Some(LAST);
+    let message = find(&transfers, target).await?;
     let validators = Validators {
         etag: EntityTag::new_strong(hex(&sha256(&message))),
         modified: Validators::seconds(message.record.created.0),
         size: message.size(),
+        is_fixed,
     };
     let size = validators.size;
     let (status, first, len) = match validators.judge(&request) {
@@ -95,7 +101,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
 async fn find(transfers: &Transfers, target: Target) -> Result<Stored> {
     let subject = Subject::parse("subject", &target.subject)?;
     match target.tail.as_deref() {
-        Some("last") => transfers.broker.find_last(&subject).await,
+        Some(LAST) => transfers.broker.find_last(&subject).await,
         tail => {
             let sequence = tail.and_then(|sequence| sequence.parse().ok()).ok_or_else(|| {
                 let given = tail.unwrap_or_default();
