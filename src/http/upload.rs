@@ -146,7 +146,7 @@ impl Upload {
         match ended {
             Ok(()) if self.is_last => {
                 let committed = session.commit(Expected::default(), self.id, &self.limits).await;
-                committed.map(Outcome::Published).map_err(|error| Refusal::of_upload(&error))
+                committed.map(Outcome::Published).map_err(Refusal::from)
             }
             Ok(()) => self.keep(*session, &upload_id).await.map(Outcome::Kept).map_err(Refusal::from),
             // It would be refused again, however it goes on.
@@ -160,7 +160,7 @@ impl Upload {
                     tracing::warn!(request = %self.id, %error, "an interrupted upload was not saved to its end");
                 });
                 match reason {
-                    Some(reason) => Err(Refusal::of_upload(&reason)),
+                    Some(reason) => Err(reason.into()),
                     None => Ok(Outcome::Kept(kept.unwrap_or(0))),
                 }
             }
