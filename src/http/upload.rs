@@ -117,7 +117,7 @@ impl Upload {
         mut arriving: mpsc::Receiver<Piece>,
         _ticket: Ticket,
     ) -> Result<Outcome, Refusal> {
-        let upload_id = opening.id.to_string();
+        let (upload_id, offset) = (opening.id.to_string(), opening.offset);
         let mut session = match Session::begin(&self.broker, opening).await? {
             Begun::Open(session) => session,
             Begun::Done(uploaded) => return Ok(Outcome::Published(uploaded)),
@@ -148,7 +148,11 @@ impl Upload {
                 let committed = session.commit(Expected::default(), self.id, &self.limits).await;
                 committed.map(Outcome::Published).map_err(Refusal::from)
             }
-            Ok(()) => self.keep(*session, &upload_id).await.map(Outcome::Kept).map_err(Refusal::from),
+            Ok(()) => match self.keep(*session, &upload_id).await? {
+                // Sent like this again and again, it would never come further.
+                kept if kept == offset => Err(self.too_short().into()),
+                kept => Ok(Outcome::Kept(kept)),
+            },
             // It would be refused again, however it goes on.
             Err(Some(reason @ Error::Invalid(_))) => {
                 session.abort().await;
@@ -165,6 +169,14 @@ impl Upload {
                 }
             }
         }
+    }
+
+    fn too_short(&self) -> Error {
+        let least = self.broker.stores.payload.sync_step();
+        let problem = format!(
+            "is of a part too short to be kept: give each but the last at least {least} bytes, best a multiple of that"
+        );
+        Error::invalid("Content-Range", problem)
     }
 
     /// Saves what came for the one who goes on, if there can be one. Gives how much that is.
