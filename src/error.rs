@@ -41,6 +41,9 @@ pub enum Error {
     /// Stored bytes are damaged or missing: they are refused, never served.
     #[error("{0}")]
     DataLoss(String),
+    /// Data came that does not have the digest its sender announced: send it again.
+    #[error("{0}")]
+    Mismatch(String),
 }
 
 /// One field of a request and the rule it breaks.
@@ -79,7 +82,8 @@ impl Error {
     /// The word for it in the label `status` of metrics.
     pub fn label(&self) -> &'static str {
         match self {
-            Self::Invalid(_) => "invalid",
+            // Both are refused for what they are.
+            Self::Invalid(_) | Self::Mismatch(_) => "invalid",
             Self::NotFound(_) => "not_found",
             Self::Conflict(_) => "conflict",
             Self::Precondition(_) => "precondition",

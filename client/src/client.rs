@@ -1,4 +1,4 @@
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use minitoolstream_proto::{
     self as proto, AckRequest, CheckRequest, CheckResponse, FetchLastRequest, FetchRequest, GetLastSequenceRequest,
     ListSubjectsRequest, PurgeSubjectRequest, SubjectInfo, SubscribeRequest, admin_service_client::AdminServiceClient,
@@ -8,7 +8,8 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     Connect, Error, Fetch, Message, Messages, Notification, Notifications, Publisher, PublisherOptions, Result,
-    message::has_wildcards, stream::reopening,
+    message::{go_on_after, has_wildcards},
+    stream::{Opening, reopening},
 };
 
 /// Largest message that a response may carry: the broker's own limits are below.
@@ -52,13 +53,17 @@ impl Client {
         if request.max_message_bytes == 0 {
             request.max_message_bytes = MESSAGE_BYTES;
         }
-        let follow = request.follow;
         let first = self.open_fetch(&request).await?;
-        let stream = reopening(first, self.clone(), follow, move |client, last| {
-            let request = last.map_or_else(|| request.clone(), |last| Fetch::after(&request, last));
+        if !request.follow {
+            return Ok(Messages::new(first.map(|message| Ok(Message::from(message?)))));
+        }
+        let limit = usize::try_from(request.batch_size).ok().filter(|limit| *limit > 0);
+        let open = |client: Client, request: FetchRequest| -> Opening<_> {
             Box::pin(async move { client.open_fetch(&request).await })
-        });
-        Ok(Messages::new(stream))
+        };
+        let stream = reopening(first, self.clone(), request, open, go_on_after);
+        // The broker ends it, too; but the connection may break before that is heard.
+        Ok(Messages::new(stream.take(limit.unwrap_or(usize::MAX))))
     }
 
     async fn open_fetch(&self, request: &FetchRequest) -> Result<Streaming<minitoolstream_proto::Message>> {
@@ -85,7 +90,7 @@ impl Client {
     pub async fn last_stream_sequence(&self, filter: &str) -> Result<u64> {
         let mut messages = self.fetch_last_within(filter, 1).await?;
         let mut last = 0;
-        while let Some(message) = futures_util::StreamExt::next(&mut messages).await {
+        while let Some(message) = messages.next().await {
             last = last.max(message?.stream_sequence);
         }
         Ok(last)
@@ -97,8 +102,7 @@ impl Client {
             let (mut egress, request) = (self.egress(), request.clone());
             async move { egress.fetch_last(request).await }
         });
-        let messages = |message: Result<proto::Message, Status>| Ok(Message::from(message?));
-        Ok(Messages::new(futures_util::StreamExt::map(stream.await?, messages)))
+        Ok(Messages::new(stream.await?.map(|message| Ok(Message::from(message?)))))
     }
 
     /// Tells when a subject has messages after the consumer's position; `durable` may be empty.
@@ -111,14 +115,15 @@ impl Client {
     pub async fn subscribe(&self, subject: &str, durable: &str, after: Option<u64>) -> Result<Notifications> {
         let request = SubscribeRequest { subject: subject.into(), start_sequence: after, durable_name: durable.into() };
         let first = self.open_subscribe(&request).await?;
-        let stream = reopening(first, self.clone(), true, move |client, last| {
-            let mut request = request.clone();
-            if let Some(Notification { sequence, .. }) = last.filter(|_| !has_wildcards(&request.subject)) {
-                request.start_sequence = Some(*sequence);
-            }
+        let open = |client: Client, request: SubscribeRequest| -> Opening<_> {
             Box::pin(async move { client.open_subscribe(&request).await })
-        });
-        Ok(Notifications::new(stream))
+        };
+        let go_on_after = |request: &mut SubscribeRequest, last: &Notification| {
+            if !has_wildcards(&request.subject) {
+                request.start_sequence = Some(last.sequence);
+            }
+        };
+        Ok(Notifications::new(reopening(first, self.clone(), request, open, go_on_after)))
     }
 
     async fn open_subscribe(&self, request: &SubscribeRequest) -> Result<Streaming<proto::Notification>> {
@@ -194,7 +199,7 @@ impl Client {
     /// If the check cannot begin; what fails later comes through the stream.
     pub async fn check(&self) -> Result<impl Stream<Item = Result<CheckResponse>> + Unpin + use<>> {
         let stream = self.admin().check(CheckRequest {}).await?.into_inner();
-        Ok(futures_util::StreamExt::map(stream, |event| event.map_err(Error::from)))
+        Ok(stream.map(|event| event.map_err(Error::from)))
     }
 
     pub(crate) fn egress(&self) -> EgressServiceClient<Channel> {

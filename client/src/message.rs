@@ -167,18 +167,6 @@ impl Fetch {
         Self { request: proto::FetchRequest { subject, start_time, ..Default::default() } }
     }
 
-    /// The same fetch, as it goes on after a message.
-    pub(crate) fn after(request: &proto::FetchRequest, last: &Message) -> proto::FetchRequest {
-        let mut request = proto::FetchRequest { start_time: None, ..request.clone() };
-        if has_wildcards(&request.subject) {
-            request.start_stream_sequence = Some(last.stream_sequence + 1);
-        } else {
-            request.start_stream_sequence = None;
-            request.start_sequence = Some(last.sequence + 1);
-        }
-        request
-    }
-
     /// At most this many messages; without it 10, and any number when following.
     #[must_use]
     pub fn limit(mut self, messages: u32) -> Self {
@@ -201,6 +189,19 @@ impl Fetch {
     }
 }
 
+/// Makes a request one that goes on after this message, which it gave. Of a limit, what is left may be 0, which asks for any
+/// number: it is not to be sent then.
+pub(crate) fn go_on_after(request: &mut proto::FetchRequest, last: &Message) {
+    request.start_time = None;
+    if has_wildcards(&request.subject) {
+        request.start_stream_sequence = Some(last.stream_sequence + 1);
+    } else {
+        request.start_stream_sequence = None;
+        request.start_sequence = Some(last.sequence + 1);
+    }
+    request.batch_size = request.batch_size.saturating_sub(1).max(0);
+}
+
 /// True if more than one subject may match.
 pub(crate) fn has_wildcards(subject: &str) -> bool {
     subject.split('.').any(|token| matches!(token, "*" | ">"))
@@ -213,12 +214,19 @@ mod tests {
     #[test]
     fn a_fetch_goes_on_after_the_last_message() {
         let last: Message = proto::Message { sequence: 3, stream_sequence: 40, ..Default::default() }.into();
-        let one = Fetch::from_time("a.b", SystemTime::now()).request;
-        let next = Fetch::after(&one, &last);
+        let after = |fetch: Fetch| {
+            let mut request = fetch.request;
+            go_on_after(&mut request, &last);
+            request
+        };
+        let next = after(Fetch::from_time("a.b", SystemTime::now()));
         assert_eq!((next.start_sequence, next.start_stream_sequence, next.start_time), (Some(4), None, None));
         for pattern in ["a.*", ">"] {
-            let next = Fetch::after(&Fetch::from_stream_sequence(pattern, 1).request, &last);
+            let next = after(Fetch::from_stream_sequence(pattern, 1));
             assert_eq!((next.start_sequence, next.start_stream_sequence), (None, Some(41)));
         }
+        let next = after(Fetch::durable("a.*", "d").limit(10));
+        assert_eq!((next.batch_size, next.durable_name.as_str()), (9, "d"));
+        assert_eq!(after(Fetch::durable("a.*", "d")).batch_size, 0, "no limit stays none");
     }
 }

@@ -66,40 +66,40 @@ impl From<proto::Notification> for Notification {
 
 pub(crate) type Opening<W> = Pin<Box<dyn Future<Output = Result<Streaming<W>>> + Send>>;
 
-/// Items of a stream; if it is to `go_on`, one that breaks is opened again after the last item.
-pub(crate) fn reopening<W, T>(
+/// Items of a stream. One that breaks is opened again by the request that `go_on_after` made of the first, item by item.
+pub(crate) fn reopening<R, W, T>(
     first: Streaming<W>,
     client: Client,
-    go_on: bool,
-    open: impl Fn(Client, Option<&T>) -> Opening<W> + Send,
+    request: R,
+    open: impl Fn(Client, R) -> Opening<W> + Send,
+    go_on_after: impl Fn(&mut R, &T) + Send,
 ) -> impl Stream<Item = Result<T>> + Send
 where
+    R: Clone + Send,
     W: Send + 'static,
-    T: From<W> + Clone + Send,
+    T: From<W> + Send,
 {
-    let state = (Some(first), None::<T>, 0_u32, open, client);
-    futures_util::stream::unfold(state, move |(stream, last, failures, open, client)| async move {
-        let (mut stream, mut last, mut failures) = (stream?, last, failures);
+    let state = (Some(first), request, 0_u32, open, go_on_after, client);
+    futures_util::stream::unfold(state, |(stream, mut request, mut failures, open, go_on_after, client)| async move {
+        let mut stream = stream?;
         loop {
             let error = match stream.message().await {
                 Ok(Some(item)) => {
                     let item = T::from(item);
-                    if go_on {
-                        last = Some(item.clone());
-                    }
-                    return Some((Ok(item), (Some(stream), last, 0, open, client)));
+                    go_on_after(&mut request, &item);
+                    return Some((Ok(item), (Some(stream), request, 0, open, go_on_after, client)));
                 }
                 Ok(None) => return None,
                 Err(status) => Error::from(status),
             };
             failures += 1;
-            if !go_on || !error.is_transient() || failures > client.connect.attempts {
-                return Some((Err(error), (None, last, failures, open, client)));
+            if !error.is_transient() || failures > client.connect.attempts {
+                return Some((Err(error), (None, request, failures, open, go_on_after, client)));
             }
             client.connect.backoff.sleep(failures, error.retry_after()).await;
-            match open(client.clone(), last.as_ref()).await {
+            match open(client.clone(), request.clone()).await {
                 Ok(again) => stream = again,
-                Err(error) => return Some((Err(error), (None, last, failures, open, client))),
+                Err(error) => return Some((Err(error), (None, request, failures, open, go_on_after, client))),
             }
         }
     })

@@ -31,6 +31,12 @@ const PIECE: usize = 1 << 20;
 /// Messages looked at together when the last one is looked for.
 const LOOK_MAX: usize = 4096;
 
+/// Room that a page of messages may take in memory, besides one large message.
+pub(crate) const PAGE_BYTES: usize = 2 << 20;
+
+/// What a message takes in memory besides its data, about.
+pub(crate) const MESSAGE_OVERHEAD: usize = 256;
+
 /// One who gives leases.
 #[async_trait]
 pub(crate) trait Lessor: Send + Sync {
@@ -69,16 +75,33 @@ impl Lessors {
     }
 }
 
+/// A message that was found, and a permit for the data that came with it: none for those of an object.
+pub(crate) struct Found {
+    pub(crate) message: Stored,
+    pub(crate) permit: Permit,
+}
+
+impl Found {
+    /// `permit` was taken for a whole page, before it was known how little there is.
+    fn new(message: Stored, mut permit: Permit) -> Self {
+        // Who waits for room for parts of an object must have none: two could wait for each other.
+        permit.shrink_to(if message.object.is_some() { 0 } else { message.record.data.len() + MESSAGE_OVERHEAD });
+        Self { message, permit }
+    }
+}
+
 impl Broker {
     /// A message by subject and sequence.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if it is not there (any more), [`Error::DataLoss`] if it is damaged.
-    pub(crate) async fn find(&self, subject: &Subject, sequence: u64) -> Result<Stored> {
+    /// [`Error::NotFound`] if it is not there (any more), [`Error::DataLoss`] if it is damaged, [`Error::Exhausted`] if there
+    /// is no room to read it.
+    pub(crate) async fn find(&self, subject: &Subject, sequence: u64) -> Result<Found> {
+        let permit = self.admission.read(PAGE_BYTES).await?;
         let page = reader::read(&self.stores, subject, sequence.max(1), 1, self.clock.now()).await?;
         let there = |stored: &Stored| stored.sequence == sequence;
         match only(page, sequence, there)? {
-            Some(found) => Ok(found),
+            Some(found) => Ok(Found::new(found, permit)),
             None => {
                 let last = self.stores.metadata.subject(subject).await?.map_or(0, |row| row.last);
                 Err(Error::NotFound(format!(
@@ -93,22 +116,24 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::Precondition`] if the lease is not held; as for [`find`](Self::find).
-    pub(crate) async fn find_leased(&self, lease: u64) -> Result<Stored> {
+    pub(crate) async fn find_leased(&self, lease: u64) -> Result<Found> {
         let at = self.lessors.leased(lease).await.ok_or_else(|| {
             Error::Precondition(format!(
                 "lease {lease} is over, or was given by another broker: wait until the message is delivered again"
             ))
         })?;
+        let permit = self.admission.read(PAGE_BYTES).await?;
         let page = reader::read_stream(&self.stores, &SubjectFilter::all(), at, 1, self.clock.now()).await?;
         let found = only(page, at, |stored: &Stored| stored.stream_sequence == at)?;
+        let found = found.map(|found| Found::new(found, permit));
         found.ok_or_else(|| Error::NotFound(format!("what lease {lease} was given for has expired or was purged")))
     }
 
     /// The newest live message of a subject.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is none.
-    pub(crate) async fn find_last(&self, subject: &Subject) -> Result<Stored> {
+    /// [`Error::NotFound`] if there is none; as for [`last_of`](Self::last_of).
+    pub(crate) async fn find_last(&self, subject: &Subject) -> Result<Found> {
         let last = match self.stores.metadata.subject(subject).await? {
             Some(row) => self.last_of(&row).await?,
             None => None,
@@ -119,8 +144,9 @@ impl Broker {
     /// The last live message of a subject: looked for backwards, as later ones may have expired.
     ///
     /// # Errors
-    /// [`Error::DataLoss`] if a block on the way is damaged.
-    pub(crate) async fn last_of(&self, row: &SubjectRow) -> Result<Option<Stored>> {
+    /// [`Error::DataLoss`] if a block on the way is damaged, [`Error::Exhausted`] if there is no room to read.
+    pub(crate) async fn last_of(&self, row: &SubjectRow) -> Result<Option<Found>> {
+        let permit = self.admission.read(PAGE_BYTES).await?;
         let (mut end, mut reach) = (row.last + 1, 1);
         while end > row.floor {
             let from = end.saturating_sub(reach).max(row.floor);
@@ -133,8 +159,8 @@ impl Broker {
                 next = page.next.max(next + 1);
                 found = page.messages.into_iter().rev().find(|stored| stored.sequence < end).or(found);
             }
-            if found.is_some() {
-                return Ok(found);
+            if let Some(found) = found {
+                return Ok(Some(Found::new(found, permit)));
             }
             (end, reach) = (from, (reach * 8).min(LOOK_MAX as u64));
         }
@@ -145,7 +171,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`Error::Invalid`] if it begins beyond the end.
-    pub(crate) fn read_data(&self, message: Stored, offset: u64, length: Option<u64>) -> Result<DataRead> {
+    pub(crate) fn read_data(&self, found: Found, offset: u64, length: Option<u64>) -> Result<DataRead> {
+        let Found { message, permit } = found;
         let size = message.size();
         if offset > size {
             let problem = format!("{offset} is beyond the end: the message has {size} bytes");
@@ -154,6 +181,7 @@ impl Broker {
         let end = offset.saturating_add(length.unwrap_or(u64::MAX)).min(size);
         Ok(DataRead {
             broker: self.clone(),
+            permit: message.object.is_none().then_some(permit),
             message: Arc::new(message),
             at: offset,
             end,
@@ -175,6 +203,8 @@ fn only(page: Page, number: u64, is_it: impl Fn(&Stored) -> bool) -> Result<Opti
 pub(crate) struct DataRead {
     broker: Broker,
     message: Arc<Stored>,
+    /// For the data that came with the message, until they are its only part.
+    permit: Option<Permit>,
     at: u64,
     end: u64,
     /// The part that is being given.
@@ -215,7 +245,7 @@ impl DataRead {
             self.part = None;
             let part = match self.ahead.pop_front() {
                 Some(ahead) => ahead.await.map_err(|_| Error::outcome_unknown())??,
-                None => read_part(self.broker.clone(), self.message.clone(), self.at, None).await?,
+                None => read_part(self.broker.clone(), self.message.clone(), self.at, self.permit.take()).await?,
             };
             self.read_ahead(part.end());
             self.part = Some(part);

@@ -5,6 +5,7 @@ use minitoolstream_proto::{FetchRequest, Message};
 use super::{Broker, outlet::Outlet, reading::Reading, status::status};
 use crate::{
     admission::Permit,
+    broker::read::{Found, MESSAGE_OVERHEAD, PAGE_BYTES},
     error::{Error, Result},
     metrics::Service,
     store::reader::Page,
@@ -19,12 +20,6 @@ const BATCH_DEFAULT: usize = 10;
 
 /// Messages read from the store at a time.
 pub(super) const PAGE_MESSAGES: usize = 4096;
-
-/// Room that a page may take in memory, besides one large message.
-pub(super) const PAGE_BYTES: usize = 2 << 20;
-
-/// What a message takes in memory besides its data, about.
-pub(super) const MESSAGE_OVERHEAD: usize = 256;
 
 /// Subjects looked up at a time.
 pub(super) const SUBJECTS_PAGE: usize = 1000;
@@ -149,11 +144,13 @@ impl Broker {
         loop {
             let rows = self.stores.metadata.subjects(filter, &after, SUBJECTS_PAGE).await?;
             for row in &rows {
-                let Some(stored) = self.last_of(row).await? else { continue };
-                let size = stored.object.as_ref().map_or(stored.record.data.len() as u64, |object| object.size);
-                let sent = usize::try_from(size).ok().filter(|size| *size <= message_bytes).unwrap_or(0);
-                let permit = self.admission.read(sent + MESSAGE_OVERHEAD).await?;
+                let Some(Found { message: stored, mut permit }) = self.last_of(row).await? else { continue };
+                if let Some(object) = &stored.object {
+                    let sent = usize::try_from(object.size).ok().filter(|size| *size <= message_bytes).unwrap_or(0);
+                    permit = self.admission.read(sent + MESSAGE_OVERHEAD).await?;
+                }
                 let message = self.to_wire(stored, message_bytes).await?;
+                permit.shrink_to(message.data.len() + MESSAGE_OVERHEAD);
                 if outlet.send(vec![message], permit).await.is_err() {
                     return Ok(());
                 }

@@ -23,7 +23,7 @@ pub(super) struct Reading {
     pub(super) next: u64,
     /// Set if the filter stands for one subject, and `next` is one of its sequences.
     pub(super) subject: Option<Subject>,
-    /// Messages at or before the acked position of this consumer are passed over, in a read of several subjects.
+    /// Messages at or before the acked position of this consumer are passed over, where `next` is a stream sequence.
     after: Option<DurableName>,
     positions: HashMap<Subject, u64>,
     /// Messages accepted before are passed over.
@@ -84,7 +84,7 @@ impl Reading {
 }
 
 impl Broker {
-    /// Where a read begins: where it was asked to, or after the acked position.
+    /// Where a read begins: where it was asked to, and after the acked position.
     pub(super) async fn read_from(&self, request: &FetchRequest) -> Result<Reading> {
         let filter = SubjectFilter::parse("subject", &request.subject)?;
         let given =
@@ -93,22 +93,22 @@ impl Broker {
             let problem = "goes with no other start: give one of start_sequence, start_stream_sequence, start_time";
             return Err(Error::invalid("start_sequence", problem));
         }
+        let after = durable(&request.durable_name)?;
         if let Some(time) = request.start_time {
             let since = past_time("start_time", time)?;
             let next = self.stores.metadata.stream_at(&filter, since).await?;
-            return Ok(Reading { since, ..Reading::of_stream(filter, next) });
+            return Ok(Reading { since, after, ..Reading::of_stream(filter, next) });
         }
         if let Some(next) = request.start_stream_sequence {
-            return Ok(Reading::of_stream(filter, next.max(1)));
+            return Ok(Reading { after, ..Reading::of_stream(filter, next.max(1)) });
         }
-        let start = request.start_sequence.map(|start| start.max(1));
-        self.read_after(filter, &request.durable_name, start).await
+        self.read_after(filter, after, request.start_sequence).await
     }
 
     /// Where notifications begin.
     pub(super) async fn notified_from(&self, request: SubscribeRequest) -> Result<Reading> {
         let filter = SubjectFilter::parse("subject", &request.subject)?;
-        let mut reading = self.read_after(filter, &request.durable_name, None).await?;
+        let mut reading = self.read_after(filter, durable(&request.durable_name)?, None).await?;
         match (request.start_sequence, &reading.subject) {
             (Some(after), Some(_)) => reading.next = reading.next.max(after.saturating_add(1)),
             (Some(_), None) => return Err(sequence_of_several("start_sequence")),
@@ -117,17 +117,19 @@ impl Broker {
         Ok(reading)
     }
 
-    async fn read_after(&self, filter: SubjectFilter, durable: &str, start: Option<u64>) -> Result<Reading> {
-        let durable = match durable {
-            "" => None,
-            name => Some(DurableName::parse("durable_name", name)?),
-        };
-        match (filter.subject(), start, durable) {
-            (Some(subject), Some(start), _) => Ok(Reading::of_subject(subject, start)),
-            (Some(subject), None, None) => Ok(Reading::of_subject(subject, 1)),
-            (Some(subject), None, Some(durable)) => {
-                let position = self.stores.metadata.position(&durable, &subject).await?;
-                Ok(Reading::of_subject(subject, position + 1))
+    async fn read_after(
+        &self,
+        filter: SubjectFilter,
+        after: Option<DurableName>,
+        start: Option<u64>,
+    ) -> Result<Reading> {
+        match (filter.subject(), start, after) {
+            (Some(subject), start, after) => {
+                let position = match after {
+                    Some(durable) => self.stores.metadata.position(&durable, &subject).await?,
+                    None => 0,
+                };
+                Ok(Reading::of_subject(subject, start.unwrap_or(1).max(position + 1)))
             }
             (None, Some(_), _) => Err(sequence_of_several("start_sequence")),
             (None, None, None) => Ok(Reading::of_stream(filter, 1)),
@@ -159,6 +161,11 @@ impl Broker {
             }
         }
     }
+}
+
+/// The name of a consumer, if one was given.
+fn durable(name: &str) -> Result<Option<DurableName>> {
+    if name.is_empty() { Ok(None) } else { DurableName::parse("durable_name", name).map(Some) }
 }
 
 fn sequence_of_several(field: &str) -> Error {

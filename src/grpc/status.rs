@@ -17,7 +17,7 @@ pub(super) fn code(error: &Error) -> Code {
         Error::Precondition(_) => Code::FailedPrecondition,
         Error::Exhausted { .. } => Code::ResourceExhausted,
         Error::Unavailable { .. } => Code::Unavailable,
-        Error::DataLoss(_) => Code::DataLoss,
+        Error::DataLoss(_) | Error::Mismatch(_) => Code::DataLoss,
     }
 }
 
@@ -33,7 +33,7 @@ pub(super) fn status(error: &Error) -> Status {
         Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
         }
-        Error::NotFound(_) | Error::Conflict(_) | Error::Precondition(_) | Error::DataLoss(_) => {}
+        Error::NotFound(_) | Error::Conflict(_) | Error::Precondition(_) | Error::DataLoss(_) | Error::Mismatch(_) => {}
     }
     Status::with_error_details(code(error), error.to_string(), details)
 }
@@ -44,9 +44,12 @@ pub(super) fn publish_error(error: &Error) -> PublishError {
         Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => {
             Some(wire_duration(*retry_after))
         }
-        Error::Invalid(_) | Error::NotFound(_) | Error::Conflict(_) | Error::Precondition(_) | Error::DataLoss(_) => {
-            None
-        }
+        Error::Invalid(_)
+        | Error::NotFound(_)
+        | Error::Conflict(_)
+        | Error::Precondition(_)
+        | Error::DataLoss(_)
+        | Error::Mismatch(_) => None,
     };
     PublishError { code: code(error).into(), message: error.to_string(), retry_after }
 }
@@ -72,6 +75,7 @@ mod tests {
             Error::Exhausted { what: "full".into(), retry_after },
             Error::Unavailable { what: "down".into(), retry_after },
             Error::DataLoss("block 7 is damaged".into()),
+            Error::Mismatch("it has another SHA-256".into()),
         ];
         let mut table = String::new();
         for error in errors {

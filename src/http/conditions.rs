@@ -13,6 +13,8 @@ pub(super) struct Validators {
     pub(super) etag: EntityTag,
     pub(super) modified: SystemTime,
     pub(super) size: u64,
+    /// True if the path never stands for another message. Otherwise two of them may be of one second, and dates are weak.
+    pub(super) is_fixed: bool,
 }
 
 /// What the reader is to get.
@@ -76,7 +78,7 @@ impl Validators {
         }
         match request.get_header::<IfRange>() {
             Some(IfRange::EntityTag(tag)) => tag.strong_eq(&self.etag),
-            Some(IfRange::Date(date)) => SystemTime::from(date) == self.modified,
+            Some(IfRange::Date(date)) => self.is_fixed && SystemTime::from(date) == self.modified,
             None => false,
         }
     }
@@ -98,9 +100,13 @@ mod tests {
     use super::*;
 
     fn judge(size: u64, headers: &[(&str, &str)]) -> Wanted {
+        judge_of(true, size, headers)
+    }
+
+    fn judge_of(is_fixed: bool, size: u64, headers: &[(&str, &str)]) -> Wanted {
         let (etag, modified) = (EntityTag::new_strong("e".into()), Validators::seconds(784_111_777_999));
         let request = headers.iter().fold(TestRequest::get(), |request, header| request.insert_header(*header));
-        Validators { etag, modified, size }.judge(&request.to_http_request())
+        Validators { etag, modified, size, is_fixed }.judge(&request.to_http_request())
     }
 
     #[test]
@@ -144,5 +150,14 @@ mod tests {
         ] {
             assert_eq!(judge(10, &[("range", "bytes=3-"), (name, value)]), wanted, "{name}: {value}");
         }
+    }
+
+    #[test]
+    fn a_date_does_not_tell_two_messages_of_one_second_apart() {
+        let date = ("if-range", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let range = ("range", "bytes=3-");
+        assert_eq!(judge_of(true, 10, &[range, date]), Wanted::Part { first: 3, len: 7 });
+        assert_eq!(judge_of(false, 10, &[range, date]), Wanted::Whole);
+        assert_eq!(judge_of(false, 10, &[range, ("if-range", "\"e\"")]), Wanted::Part { first: 3, len: 7 });
     }
 }

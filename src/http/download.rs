@@ -23,7 +23,7 @@ use super::{
 use crate::{
     admission::Permit,
     block::object::Tally,
-    broker::read::DataRead,
+    broker::read::{DataRead, Found},
     error::{Error, Result},
     metrics::{Metrics, Operation, Service},
     store::reader::Stored,
@@ -33,6 +33,9 @@ use crate::{
 /// Bytes given to the connection at a time: it copies them.
 const PIECE: usize = 128 << 10;
 
+/// Stands for the newest message of a subject, where a sequence would.
+const LAST: &str = "last";
+
 /// What a stored page may do in a browser: show itself, and nothing as a page of this server.
 const POLICY: &str = "sandbox; default-src 'none'; media-src 'self'; img-src 'self'; style-src 'unsafe-inline'";
 
@@ -40,11 +43,15 @@ const POLICY: &str = "sandbox; default-src 'none'; media-src 'self'; img-src 'se
 pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -> Result<HttpResponse, Refusal> {
     let timed = Timed(Instant::now(), transfers.broker.metrics.clone());
     let ticket = transfers.enter()?;
-    let message = find(&transfers, Target::parse(request.uri().path())?).await?;
+    let target = Target::parse(request.uri().path())?;
+    let is_fixed = target.tail.as_deref() != Some(LAST);
+    let found = find(&transfers, target).await?;
+    let message = &found.message;
     let validators = Validators {
-        etag: EntityTag::new_strong(hex(&sha256(&message))),
+        etag: EntityTag::new_strong(hex(&sha256(message))),
         modified: Validators::seconds(message.record.created.0),
         size: message.size(),
+        is_fixed,
     };
     let size = validators.size;
     let (status, first, len) = match validators.judge(&request) {
@@ -52,7 +59,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
         Wanted::Part { first, len } => (StatusCode::PARTIAL_CONTENT, first, len),
         Wanted::NotModified => {
             let mut response = HttpResponse::NotModified();
-            describe(&mut response, &message, &validators);
+            describe(&mut response, message, &validators);
             return Ok(response.finish());
         }
         Wanted::Other => {
@@ -70,7 +77,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
         }
     };
     let mut response = HttpResponse::build(status);
-    describe(&mut response, &message, &validators);
+    describe(&mut response, message, &validators);
     if status == StatusCode::PARTIAL_CONTENT {
         response.insert_header((header::CONTENT_RANGE, format!("bytes {first}-{}/{size}", first + len - 1)));
     }
@@ -78,7 +85,7 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
         return Ok(response.body(SizedStream::new(len, stream::empty::<Result<Bytes>>())));
     }
     let subject = message.subject.clone();
-    let mut read = transfers.broker.read_data(message, first, Some(len))?;
+    let mut read = transfers.broker.read_data(found, first, Some(len))?;
     // What is damaged at its beginning is refused with a status, not with a broken connection.
     let piece = read.next().await?;
     if status == StatusCode::OK {
@@ -92,10 +99,10 @@ pub(super) async fn get(request: HttpRequest, transfers: web::Data<Transfers>) -
     Ok(response.body(SizedStream::new(len, Box::pin(pieces))))
 }
 
-async fn find(transfers: &Transfers, target: Target) -> Result<Stored> {
+async fn find(transfers: &Transfers, target: Target) -> Result<Found> {
     let subject = Subject::parse("subject", &target.subject)?;
     match target.tail.as_deref() {
-        Some("last") => transfers.broker.find_last(&subject).await,
+        Some(LAST) => transfers.broker.find_last(&subject).await,
         tail => {
             let sequence = tail.and_then(|sequence| sequence.parse().ok()).ok_or_else(|| {
                 let given = tail.unwrap_or_default();

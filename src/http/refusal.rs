@@ -17,6 +17,7 @@ fn code(error: &Error) -> StatusCode {
         Error::Exhausted { .. } => StatusCode::TOO_MANY_REQUESTS,
         Error::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Error::DataLoss(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        Error::Mismatch(_) => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
@@ -33,30 +34,15 @@ impl Refusal {
     pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
         Self { status, text: text.into(), retry_after: None }
     }
-
-    /// Why an upload was not published: damage then lies in what the client sent.
-    pub(super) fn of_upload(error: &Error) -> Self {
-        let refusal = Self::from(error);
-        match error {
-            Error::DataLoss(_) => Self { status: StatusCode::UNPROCESSABLE_ENTITY, ..refusal },
-            _ => refusal,
-        }
-    }
-}
-
-impl From<&Error> for Refusal {
-    fn from(error: &Error) -> Self {
-        let retry_after = match error {
-            Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => Some(*retry_after),
-            _ => None,
-        };
-        Self { status: code(error), text: error.to_string(), retry_after }
-    }
 }
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Self::from(&error)
+        let retry_after = match &error {
+            Error::Exhausted { retry_after, .. } | Error::Unavailable { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        };
+        Self { status: code(&error), text: error.to_string(), retry_after }
     }
 }
 
@@ -97,10 +83,9 @@ mod tests {
             (Error::Exhausted { what: "full".into(), retry_after }, 429, "full", Some("2")),
             (Error::Unavailable { what: "down".into(), retry_after }, 503, "down", Some("2")),
             (Error::DataLoss("block 7 is damaged".into()), 500, "block 7 is damaged", None),
+            (Error::Mismatch("it has another SHA-256".into()), 422, "it has another SHA-256", None),
         ];
         for (error, status, text, wait) in table {
-            let of_upload = Refusal::of_upload(&error).status_code().as_u16();
-            assert_eq!(of_upload, if status == 500 { 422 } else { status });
             let refusal = Refusal::from(error);
             assert_eq!((refusal.to_string().as_str(), refusal.status_code().as_u16()), (text, status));
             let response = refusal.error_response();

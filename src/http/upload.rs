@@ -117,7 +117,7 @@ impl Upload {
         mut arriving: mpsc::Receiver<Piece>,
         _ticket: Ticket,
     ) -> Result<Outcome, Refusal> {
-        let upload_id = opening.id.to_string();
+        let (upload_id, offset) = (opening.id.to_string(), opening.offset);
         let mut session = match Session::begin(&self.broker, opening).await? {
             Begun::Open(session) => session,
             Begun::Done(uploaded) => return Ok(Outcome::Published(uploaded)),
@@ -146,9 +146,13 @@ impl Upload {
         match ended {
             Ok(()) if self.is_last => {
                 let committed = session.commit(Expected::default(), self.id, &self.limits).await;
-                committed.map(Outcome::Published).map_err(|error| Refusal::of_upload(&error))
+                committed.map(Outcome::Published).map_err(Refusal::from)
             }
-            Ok(()) => self.keep(*session, &upload_id).await.map(Outcome::Kept).map_err(Refusal::from),
+            Ok(()) => match self.keep(*session, &upload_id).await? {
+                // Sent like this again and again, it would never come further.
+                kept if kept == offset => Err(self.too_short().into()),
+                kept => Ok(Outcome::Kept(kept)),
+            },
             // It would be refused again, however it goes on.
             Err(Some(reason @ Error::Invalid(_))) => {
                 session.abort().await;
@@ -160,11 +164,19 @@ impl Upload {
                     tracing::warn!(request = %self.id, %error, "an interrupted upload was not saved to its end");
                 });
                 match reason {
-                    Some(reason) => Err(Refusal::of_upload(&reason)),
+                    Some(reason) => Err(reason.into()),
                     None => Ok(Outcome::Kept(kept.unwrap_or(0))),
                 }
             }
         }
+    }
+
+    fn too_short(&self) -> Error {
+        let least = self.broker.stores.payload.sync_step();
+        let problem = format!(
+            "is of a part too short to be kept: give each but the last at least {least} bytes, best a multiple of that"
+        );
+        Error::invalid("Content-Range", problem)
     }
 
     /// Saves what came for the one who goes on, if there can be one. Gives how much that is.

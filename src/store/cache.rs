@@ -83,6 +83,10 @@ impl PayloadStore for CachedPayload {
         self.inner.usage().await
     }
 
+    fn sync_step(&self) -> u64 {
+        self.inner.sync_step()
+    }
+
     fn late_writes(&self) -> Duration {
         self.inner.late_writes()
     }

@@ -100,6 +100,11 @@ pub trait PayloadStore: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What [`ObjectWriter::sync_step`] is of objects that are begun now.
+    fn sync_step(&self) -> u64 {
+        1
+    }
+
     /// How long after a write failed its bytes may still come to be there: the store may have it in hand, and be slow.
     fn late_writes(&self) -> Duration {
         Duration::ZERO

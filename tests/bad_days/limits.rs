@@ -8,6 +8,11 @@ use minitoolstream_client::proto::{
     PurgeSubjectRequest, ReadMessageRequest, SubscribeRequest, admin_service_client::AdminServiceClient,
 };
 use minitoolstream_testkit::TestBroker;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -234,6 +239,44 @@ async fn in_flight_messages_of_the_broker() {
 }
 
 #[tokio::test]
+async fn p6_nothing_is_read_before_there_is_room_for_it() {
+    let (broker, api) = start(&[("LIMITS_READ_BYTES", "4MiB")]).await;
+    api.publish(message("a", 1, 1000)).await.unwrap();
+    let taken = broker.broker.admission.read(broker.broker.config.read_bytes.as_usize()).await.unwrap();
+    let open = async || {
+        let request = ReadMessageRequest { subject: "a".into(), sequence: 1, ..Default::default() };
+        api.egress.clone().read_message(request).await.unwrap().into_inner()
+    };
+    let head = async |path| {
+        let mut stream = TcpStream::connect(broker.http).await.unwrap();
+        stream.write_all(format!("HEAD /v1/messages/a/{path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let not_yet = Duration::from_millis(200);
+    assert!(timeout(not_yet, open()).await.is_err(), "others have all the room");
+    for path in ["1", "last"] {
+        assert!(timeout(not_yet, head(path)).await.is_err(), "others have all the room: {path}");
+    }
+    drop(taken);
+    let patience = Duration::from_secs(10);
+    for path in ["1", "last"] {
+        let answer = timeout(patience, head(path)).await.expect("there is room");
+        assert!(answer.contains("200 OK") && answer.contains("content-length: 1000"), "{answer}");
+    }
+    // Each holds as much as its message takes, not a page, while its client takes its time.
+    let mut reads = Vec::new();
+    for _ in 0..10 {
+        reads.push(timeout(patience, open()).await.expect("there is room"));
+    }
+    for mut read in reads {
+        assert_eq!(read.message().await.unwrap().unwrap().data.len(), 1000);
+    }
+    broker.stop().await;
+}
+
+#[tokio::test]
 async fn subscriptions() {
     let (broker, api) = start(&[("LIMITS_SUBSCRIPTIONS", "2")]).await;
     let follow = || FetchRequest { subject: "a".into(), start_sequence: Some(1), follow: true, ..Default::default() };
@@ -257,16 +300,16 @@ async fn connections() {
         let broker = TestBroker::start(&[("LIMITS_CONNECTIONS", "1")]).await;
         let (one, other) = if swapped { (broker.egress, broker.ingress) } else { (broker.ingress, broker.egress) };
         let first = Api::connect(one).await;
-        let published = tokio::time::timeout(Duration::from_secs(5), first.publish(message("a", 1, 1))).await;
+        let published = timeout(Duration::from_secs(5), first.publish(message("a", 1, 1))).await;
         assert_eq!(published.expect("either port serves").unwrap(), 1);
         let second = Api::connect(other).await;
         let publish = second.publish(message("a", 1, 1));
         tokio::pin!(publish);
-        let early = tokio::time::timeout(Duration::from_millis(300), &mut publish).await;
+        let early = timeout(Duration::from_millis(300), &mut publish).await;
         assert!(early.is_err(), "one too many waits");
         first.publish(message("a", 1, 1)).await.unwrap();
         drop(first);
-        let served = tokio::time::timeout(Duration::from_secs(5), publish).await;
+        let served = timeout(Duration::from_secs(5), publish).await;
         assert_eq!(served.expect("one that left makes room").unwrap(), 3);
         broker.stop().await;
     }

@@ -3,7 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt;
-use minitoolstream_client::{Client, Error, Fetch, Message, Messages, NewMessage};
+use minitoolstream_client::{
+    Client, Error, Fetch, Message, Messages, NewMessage,
+    proto::{FetchRequest, egress_service_client::EgressServiceClient},
+};
+use minitoolstream_testkit::Proxy;
 use tokio::time::{sleep, timeout};
 
 use crate::{sdk::PATIENCE, sharing::start};
@@ -45,6 +49,49 @@ async fn patterns_are_read_from_any_place_and_followed() {
     assert_eq!(named(&read), [("a.y", 1), ("b", 1), ("a.x", 1), ("a.x.deep", 1), ("a.y", 2)]);
     publish(&client, &["new.subject"]).await;
     assert_eq!(named(&[next(&mut followed).await]), [("new.subject", 1)]);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_followed_read_keeps_its_limit_and_its_consumer_when_the_connection_breaks() {
+    let broker = start().await;
+    let (direct, proxy) = (broker.client().await, Proxy::start(broker.ingress));
+    let client = Client::connect(proxy.address.to_string()).await.unwrap();
+    publish(&direct, &["a.x", "a.x"]).await;
+    let mut followed = client.fetch(Fetch::durable("a.*", "d").limit(4).follow()).await.unwrap();
+    assert_eq!(named(&[next(&mut followed).await, next(&mut followed).await]), [("a.x", 1), ("a.x", 2)]);
+    proxy.cut_now();
+    publish(&direct, &["a.y", "a.x", "a.x", "a.x"]).await;
+    direct.ack("d", "a.y", 1).await.unwrap();
+    assert_eq!(named(&[next(&mut followed).await, next(&mut followed).await]), [("a.x", 3), ("a.x", 4)]);
+    proxy.cut_now();
+    assert!(timeout(PATIENCE, followed.next()).await.expect("it ends").is_none(), "all it was to give");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_begins_at_the_later_of_its_place_and_the_position_of_its_consumer() {
+    let broker = start().await;
+    let client = broker.client().await;
+    publish(&client, &["a.x", "a.y", "a.x", "a.y", "a.x"]).await;
+    client.ack("d", "a.x", 2).await.unwrap();
+    let mut egress = EgressServiceClient::connect(format!("http://{}", broker.egress)).await.unwrap();
+    let (request, since) = (FetchRequest { durable_name: "d".into(), ..Default::default() }, Some(Default::default()));
+    for (subject, start_sequence, start_stream_sequence, start_time, expected) in [
+        ("a.x", Some(1), None, None, &[("a.x", 3)][..]),
+        ("a.x", Some(4), None, None, &[]),
+        ("a.y", Some(2), None, None, &[("a.y", 2)]),
+        ("a.x", None, Some(1), None, &[("a.x", 3)]),
+        ("a.*", None, Some(1), None, &[("a.y", 1), ("a.y", 2), ("a.x", 3)]),
+        ("a.*", None, Some(4), None, &[("a.y", 2), ("a.x", 3)]),
+        ("a.*", None, None, since, &[("a.y", 1), ("a.y", 2), ("a.x", 3)]),
+    ] {
+        let subject = subject.into();
+        let request = FetchRequest { subject, start_sequence, start_stream_sequence, start_time, ..request.clone() };
+        let messages = egress.fetch(request.clone()).await.unwrap().into_inner();
+        let messages: Vec<_> = messages.map(|message| Message::from(message.unwrap())).collect().await;
+        assert_eq!(named(&messages), expected, "{request:?}");
+    }
     broker.stop().await;
 }
 

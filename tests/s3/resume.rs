@@ -14,7 +14,7 @@ async fn another_process_goes_on_after_what_was_synced() {
     let data = pattern(4 * PART + 77);
     let first = rig.connect().await;
     let mut writer = first.write_object(1, &Synced::default()).await.unwrap();
-    assert_eq!(writer.sync_step(), PART as u64);
+    assert_eq!((writer.sync_step(), first.sync_step()), (PART as u64, PART as u64));
     assert_eq!(writer.sync().await.unwrap(), Synced::default(), "nothing was written");
     write(&mut *writer, &data.slice(..PART / 2)).await.unwrap();
     assert_eq!(writer.sync().await.unwrap().offset, 0, "no part is whole");

@@ -277,8 +277,8 @@ impl Session {
     /// Makes all of it one message.
     ///
     /// # Errors
-    /// [`Error::DataLoss`] if it is not what was announced: the upload is then over. After [`Error::Unavailable`] and
-    /// [`Error::Exhausted`] it can be continued where it was saved last.
+    /// [`Error::Mismatch`] if it is not what was announced, [`Error::DataLoss`] if the store lost some of it: the upload is
+    /// then over. After [`Error::Unavailable`] and [`Error::Exhausted`] it can be continued where it was saved last.
     pub(crate) async fn commit(
         mut self,
         later: Expected,
@@ -296,7 +296,9 @@ impl Session {
         match &published {
             Ok(uploaded) if !uploaded.duplicate => {}
             // One that follows another, or that can never be published, has no use for its bytes.
-            Ok(_) | Err(Error::Invalid(_) | Error::Conflict(_) | Error::DataLoss(_)) => self.abandon().await,
+            Ok(_) | Err(Error::Invalid(_) | Error::Conflict(_) | Error::DataLoss(_) | Error::Mismatch(_)) => {
+                self.abandon().await;
+            }
             Err(_) => self.stop().await,
         }
         published
@@ -376,7 +378,7 @@ fn check(expected: Expected, size: u64, sha256: [u8; 32]) -> Result<()> {
         ));
     }
     if expected.sha256.is_some_and(|announced| announced != sha256) {
-        return Err(Error::DataLoss(
+        return Err(Error::Mismatch(
             "the data does not have the announced SHA-256: nothing was published; upload it again".into(),
         ));
     }

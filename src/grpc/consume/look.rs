@@ -14,12 +14,13 @@ use super::{
     session::{Session, lock},
 };
 use crate::{
+    broker::read::PAGE_BYTES,
     consumer::{
         self, How, Run, Settle, Step, Stepped, Want,
         window::{Held, Window},
     },
     error::{Error, Result},
-    grpc::fetch::{PAGE_BYTES, PAGE_MESSAGES},
+    grpc::fetch::PAGE_MESSAGES,
     types::Timestamp,
 };
 

@@ -8,15 +8,13 @@ use minitoolstream_proto::{ConsumeResponse, Delivery};
 use crate::{
     admission::Permit,
     block::{Located, Placement},
+    broker::read::{MESSAGE_OVERHEAD, PAGE_BYTES},
     consumer::{
         Given, How, Run, Settle,
         window::{Held, Window},
     },
     error::{Error, Result},
-    grpc::{
-        Broker,
-        fetch::{MESSAGE_OVERHEAD, PAGE_BYTES},
-    },
+    grpc::Broker,
     metrics::Service,
     store::reader::{Bodies, Stored},
     types::Timestamp,

@@ -31,4 +31,4 @@ mod text;
 mod uploads;
 
 pub use payload::S3Payload;
-pub use settings::{PART_MAX, PART_MIN, PARTS_MAX, Secret, Settings};
+pub use settings::{PART_MAX, PART_MIN, PART_STEP, PARTS_MAX, Secret, Settings};

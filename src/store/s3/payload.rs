@@ -287,6 +287,10 @@ impl PayloadStore for S3Payload {
         answer
     }
 
+    fn sync_step(&self) -> u64 {
+        self.settings.part_size
+    }
+
     fn late_writes(&self) -> Duration {
         LATE_WRITES * self.settings.timeout
     }

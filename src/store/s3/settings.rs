@@ -8,6 +8,9 @@ pub const PART_MIN: u64 = 5 << 20;
 /// Most bytes of a part: each upload keeps up to three in memory.
 pub const PART_MAX: u64 = 512 << 20;
 
+/// Parts have a multiple of so many bytes: writes of uploads end there, and what can be gone on with ends with both.
+pub const PART_STEP: u64 = 1 << 20;
+
 /// Most parts of an object: S3 refuses more.
 pub const PARTS_MAX: u64 = 10_000;
 
@@ -34,7 +37,8 @@ pub struct Settings {
     pub prefix: String,
     /// Makes the bucket at the start if it is not there.
     pub create_bucket: bool,
-    /// Bytes of a part of an object, between [`PART_MIN`] and [`PART_MAX`]. The largest object has [`PARTS_MAX`] of them.
+    /// Bytes of a part of an object: a multiple of [`PART_STEP`] between [`PART_MIN`] and [`PART_MAX`]. The largest object has
+    /// [`PARTS_MAX`] of them.
     pub part_size: u64,
     /// Parts of one object under way at a time, 1 to 16.
     pub parts_per_object: usize,
@@ -107,9 +111,9 @@ impl Settings {
             ),
         );
         rule(
-            (PART_MIN..=PART_MAX).contains(&self.part_size),
+            (PART_MIN..=PART_MAX).contains(&self.part_size) && self.part_size.is_multiple_of(PART_STEP),
             "s3.part_size",
-            format!("{} bytes is not between {PART_MIN} and {PART_MAX}", self.part_size),
+            format!("{} bytes is no whole number of MiB from 5 MiB to 512 MiB", self.part_size),
         );
         let number =
             |value: usize, max: usize| ((1..=max).contains(&value), format!("{value} is not between 1 and {max}"));
@@ -187,6 +191,20 @@ mod tests {
         Settings { prefix: "a/b/".into(), ..Settings::new("localhost:9000", "key", "secret", "bucket") }
             .validate()
             .unwrap();
+    }
+
+    #[test]
+    fn parts_end_where_writes_of_uploads_do() {
+        let settings = |part_size| Settings { part_size, ..Settings::new("localhost:9000", "key", "secret", "bucket") };
+        for part_size in [PART_MIN, 6 << 20, PART_MAX] {
+            settings(part_size).validate().unwrap();
+        }
+        for part_size in [PART_MIN - 1, PART_MIN + 1, 6_000_000, PART_MAX + (1 << 20)] {
+            let Err(Error::Invalid(violations)) = settings(part_size).validate() else { panic!("{part_size}") };
+            let Violation { field, problem } = &violations[0];
+            assert_eq!((violations.len(), field.as_str()), (1, "s3.part_size"));
+            assert!(problem.contains("5 MiB to 512 MiB") && problem.contains(&part_size.to_string()), "{problem}");
+        }
     }
 
     #[test]
