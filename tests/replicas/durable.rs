@@ -2,47 +2,17 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
-use futures_util::StreamExt;
-use minitoolstream_client::{Client, ConsumerSettings};
-
 use crate::{
-    ledger::{Ledger, contents, id_of, publish},
+    ledger::{Ledger, contents, publish, work},
     site::{Site, ended, within},
 };
 
 const SUBJECTS: [&str; 3] = ["a", "b", "c"];
 /// In the row, in a segment that others share, an object.
 const SIZES: [usize; 5] = [20, 500, 30_000, 100_000, 1_500_000];
-
-/// Works until told to stop, on the broker that it is given; notes what it got.
-async fn work(client: Client, seen: Arc<Mutex<BTreeSet<u64>>>, is_over: Arc<AtomicBool>) {
-    let settings = ConsumerSettings::of("*").ack_wait(Duration::from_secs(5)).max_deliver(10_000);
-    while !is_over.load(Ordering::Relaxed) {
-        let Ok(mut deliveries) = client.consumer("w").settings(settings.clone()).window(200, 8 << 20).messages().await
-        else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        while !is_over.load(Ordering::Relaxed) {
-            match tokio::time::timeout(Duration::from_millis(300), deliveries.next()).await {
-                Ok(Some(Ok(delivery))) => {
-                    seen.lock().unwrap().insert(id_of(delivery.message.data.as_ref().unwrap()));
-                    // One whose confirmation is lost may count, or come again.
-                    let _ = delivery.ack().await;
-                }
-                Ok(Some(Err(_)) | None) => break,
-                Err(_) => {}
-            }
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p1_nothing_is_lost_whoever_fails() {
@@ -55,7 +25,7 @@ async fn p1_nothing_is_lost_whoever_fails() {
         })
         .collect();
     let workers: Vec<_> =
-        (0..4).map(|number| tokio::spawn(work(site.egress(number), seen.clone(), Arc::clone(&is_over)))).collect();
+        (0..4).map(|number| tokio::spawn(work(site.egress(number), "*", seen.clone(), Arc::clone(&is_over)))).collect();
     let mut calm = site.calm().await;
     for publisher in publishers {
         ended("publishers recover", publisher).await;

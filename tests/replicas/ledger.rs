@@ -1,13 +1,17 @@
 //! Messages that tell which they are, and what is known of them.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use minitoolstream_client::{Client, Fetch, NewMessage, Result};
+use minitoolstream_client::{Client, ConsumerSettings, Fetch, NewMessage, Result};
 
 use crate::site::persist;
 
@@ -52,6 +56,29 @@ pub(crate) fn id_of(found: &Bytes) -> u64 {
     // No printing of megabytes.
     assert!(*found == data(id, found.len()), "message {id} has other bytes");
     id
+}
+
+/// Works for the consumer 'w' until told to stop, on the broker that it is given; notes what it got.
+pub(crate) async fn work(client: Client, filter: &str, seen: Arc<Mutex<BTreeSet<u64>>>, is_over: Arc<AtomicBool>) {
+    let settings = ConsumerSettings::of(filter).ack_wait(Duration::from_secs(5)).max_deliver(10_000);
+    while !is_over.load(Ordering::Relaxed) {
+        let Ok(mut deliveries) = client.consumer("w").settings(settings.clone()).window(200, 8 << 20).messages().await
+        else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        while !is_over.load(Ordering::Relaxed) {
+            match tokio::time::timeout(Duration::from_millis(300), deliveries.next()).await {
+                Ok(Some(Ok(delivery))) => {
+                    seen.lock().unwrap().insert(id_of(delivery.message.data.as_ref().unwrap()));
+                    // One whose confirmation is lost may count, or come again.
+                    let _ = delivery.ack().await;
+                }
+                Ok(Some(Err(_)) | None) => break,
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 /// A number for a message: no two publishers have the same.

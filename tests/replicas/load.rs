@@ -1,7 +1,7 @@
 //! A load that notes what was acknowledged, and what of it is there in the end.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -10,14 +10,13 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use minitoolstream_client::{Client, ConsumerSettings, Fetch, NewMessage};
+use minitoolstream_client::{Client, Fetch, NewMessage};
 use minitoolstream_testkit::Process;
 use tokio::task::JoinHandle;
 
-const SUBJECTS: [&str; 3] = ["chaos.a", "chaos.b", "chaos.c"];
+use crate::ledger::{Ledger, data, id_of, work};
 
-/// What was acknowledged: the number of each message by subject and sequence.
-type Ledger = Arc<Mutex<BTreeMap<(usize, u64), u64>>>;
+const SUBJECTS: [&str; 3] = ["chaos.a", "chaos.b", "chaos.c"];
 
 /// Four publishers and four workers, spread over brokers. Brokers need a deduplication window that outlasts the load.
 pub(crate) struct Load {
@@ -37,13 +36,14 @@ impl Load {
         let clients = ingress.iter().cycle().map(Process::client);
         let publishers = (0..4).zip(clients).map(|(number, client)| tokio::spawn(publish(number, client))).collect();
         let clients = egress.iter().cycle().take(4).map(Process::client);
-        let workers = clients.map(|client| tokio::spawn(work(client, seen.clone(), is_over.clone()))).collect();
+        let workers =
+            clients.map(|client| tokio::spawn(work(client, "chaos.*", seen.clone(), is_over.clone()))).collect();
         Self { ledger, seen, no_more, is_over, publishers, workers }
     }
 
     /// How many messages were acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.ledger.lock().unwrap().len()
+        self.ledger.ids().len()
     }
 
     /// Ends the load and checks that every message was delivered and acked once by its worker (P1, P4), and that
@@ -53,7 +53,7 @@ impl Load {
         for publisher in self.publishers {
             tokio::time::timeout(Duration::from_secs(60), publisher).await.expect("publishers recover").unwrap();
         }
-        let published: BTreeSet<u64> = self.ledger.lock().unwrap().values().copied().collect();
+        let published: BTreeSet<u64> = self.ledger.ids().into_iter().collect();
         let all_are_seen = async {
             loop {
                 let info = egress[0].client().consumer("w").info().await.unwrap();
@@ -76,10 +76,10 @@ impl Load {
             worker.await.unwrap();
         }
         let client = egress[egress.len() - 1].client();
-        let ledger = self.ledger.lock().unwrap().clone();
-        for (index, subject) in SUBJECTS.iter().enumerate() {
+        for subject in SUBJECTS {
+            let ledger = self.ledger.of(subject);
             read_all(&client, subject, |sequence, id| {
-                if let Some(acknowledged) = ledger.get(&(index, sequence)) {
+                if let Some(acknowledged) = ledger.get(&sequence) {
                     assert_eq!(*acknowledged, id, "seed {seed}: {subject} {sequence}");
                 }
             })
@@ -97,8 +97,7 @@ async fn publish(client: Client, (number, bytes_max): (u64, usize), ledger: Ledg
         count += 1;
         let (id, subject) = (number << 32 | count, usize::try_from(count % 3).unwrap());
         let size = [20, 500, 30_000, 100_000][usize::try_from(count % 4).unwrap()].min(bytes_max);
-        let mut data = id.to_le_bytes().to_vec();
-        data.resize(size, u8::try_from(count % 251).unwrap());
+        let data = data(id, size);
         let message = || NewMessage::new(SUBJECTS[subject], data.clone()).message_id(id.to_string());
         let published = loop {
             match publisher.publish(message()).await {
@@ -107,36 +106,8 @@ async fn publish(client: Client, (number, bytes_max): (u64, usize), ledger: Ledg
                 Err(error) => panic!("{error}"),
             }
         };
-        let before = ledger.lock().unwrap().insert((subject, published.sequence), id);
-        assert!(before.is_none_or(|before| before == id), "{} of {subject} was given twice", published.sequence);
+        ledger.note(SUBJECTS[subject], published.sequence, id);
     }
-}
-
-/// Works until told to stop, on whichever broker it is given; notes what it got.
-async fn work(client: Client, seen: Arc<Mutex<BTreeSet<u64>>>, is_over: Arc<AtomicBool>) {
-    let settings = ConsumerSettings::of("chaos.*").ack_wait(Duration::from_secs(5)).max_deliver(10_000);
-    while !is_over.load(Ordering::Relaxed) {
-        let Ok(mut deliveries) = client.consumer("w").settings(settings.clone()).window(200, 8 << 20).messages().await
-        else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        while !is_over.load(Ordering::Relaxed) {
-            match tokio::time::timeout(Duration::from_millis(300), deliveries.next()).await {
-                Ok(Some(Ok(delivery))) => {
-                    seen.lock().unwrap().insert(id_of(delivery.message.data.as_ref().unwrap()));
-                    // One whose confirmation is lost may count, or come again.
-                    let _ = delivery.ack().await;
-                }
-                Ok(Some(Err(_)) | None) => break,
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-fn id_of(data: &[u8]) -> u64 {
-    u64::from_le_bytes(data[..8].try_into().unwrap())
 }
 
 /// Reads a subject from its first message to its last, without a gap.
