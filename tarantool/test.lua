@@ -62,6 +62,14 @@ local orders = {
         box.cfg({ read_only = false })
         return 'ok', 0
     end,
+    -- Writes what contradicts the same of another, read-only or not. Who follows nobody any more is no orphan by that.
+    contradict = function()
+        local read_only = box.cfg.read_only
+        box.cfg({ read_only = false, replication_connect_quorum = 0 })
+        box.space.mts_facts:insert({ 'contradiction', 0 })
+        box.cfg({ read_only = read_only })
+        return 'ok', 0
+    end,
     -- How many rows each space holds.
     rows = function()
         local counts = {}

@@ -31,9 +31,10 @@ impl Replicas {
     }
 
     /// Three on any version, which replicate without waiting: the first takes writes, until [`hand_over`](Self::hand_over).
-    pub async fn told() -> Self {
-        let first = Tarantool::start(&[]);
-        let settings = [("MTS_TEST_FOLLOWS", first.address())];
+    /// `settings` are those of `tarantool/init.lua`.
+    pub async fn told(settings: &[(&str, &str)]) -> Self {
+        let first = Tarantool::start(settings);
+        let settings = [settings, &[("MTS_TEST_FOLLOWS", first.address())]].concat();
         let followers = Tarantool::start_together(&free_addresses(INSTANCES - 1), &settings);
         let instances: Vec<_> = [first].into_iter().chain(followers).collect();
         let addresses: Vec<_> = instances.iter().map(Tarantool::address).collect();
@@ -50,7 +51,12 @@ impl Replicas {
     }
 
     /// One of them.
-    pub fn instance(&mut self, index: usize) -> &mut Tarantool {
+    pub fn instance(&self, index: usize) -> &Tarantool {
+        &self.instances[index]
+    }
+
+    /// One of them, to be killed.
+    pub fn instance_mut(&mut self, index: usize) -> &mut Tarantool {
         &mut self.instances[index]
     }
 
@@ -72,5 +78,19 @@ impl Replicas {
         self.instances[to].order::<u64>("catch_up", &(written,)).await;
         self.instances[from].signal("STOP");
         self.instances[to].order::<u64>("lead", &(written,)).await;
+    }
+    /// Lets two of them write what contradicts each other: no time heals that.
+    pub async fn contradict(&self) {
+        let opponents = &self.instances[..2];
+        for instance in opponents {
+            instance.order::<u64>("follow", &([(); 0],)).await;
+        }
+        for instance in opponents {
+            instance.order::<u64>("contradict", &[(); 0]).await;
+        }
+        let addresses: Vec<_> = self.instances.iter().map(Tarantool::address).collect();
+        for instance in opponents {
+            instance.order::<u64>("follow", &(&addresses,)).await;
+        }
     }
 }

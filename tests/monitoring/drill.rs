@@ -13,7 +13,7 @@ use tokio_stream::StreamExt;
 use crate::{
     dashboard::queries,
     rules::{alerts, hurried_windows},
-    stage::Stage,
+    stage::{LEADER, Stage},
     text,
 };
 
@@ -32,6 +32,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
 
     stage.kubernetes.fall_ill();
     stage.embedded.actors.reaper.tell(Fault::Panic).unwrap();
+    stage.cluster.tarantool.contradict().await;
     give_up_messages(&stage).await;
     leave_a_backlog(&stage).await;
     let ill = [
@@ -39,6 +40,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
         "HPAMaxedOut minitoolstream-egress-hpa",
         "HPAMaxedOut minitoolstream-ingress-hpa",
         "ActorRestarts reaper of laptop",
+        "TarantoolReplicationStopped",
         "DeadLettersGrowing",
         "ConsumerLagging forgotten",
         "ConsumerStopped forgotten",
@@ -49,9 +51,9 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
     tokio::select! {
         () = stage.must_fire(&ill) => {}
         never = fill_the_disk(&stage) => match never {},
-        never = slow_down(&stage.cluster.tarantool) => match never {},
+        never = slow_down(stage.cluster.tarantool.instance(LEADER)) => match never {},
     }
-    stage.cluster.tarantool.signal("CONT");
+    stage.cluster.tarantool.instance(LEADER).signal("CONT");
 
     let refused = ["StoreNearlyFull metadata", "StoreFull metadata", "HighErrorRate ingress"];
     tokio::select! {
@@ -59,13 +61,13 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
         never = fill_the_memory(&stage) => match never {},
     }
 
-    stage.cluster.tarantool.kill();
+    stage.cluster.tarantool.instance_mut(LEADER).kill();
     stage.cluster.s3.kill();
     stage.cluster.ingress[0].kill();
     let gone = ["StoreUnreachable metadata", "StoreUnreachable payload", "BrokerDown minitoolstream-ingress-service"];
     stage.must_fire(&gone).await;
     load.abort();
-    stage.cluster.tarantool.restart();
+    stage.cluster.tarantool.instance_mut(LEADER).restart();
     stage.cluster.s3.restart();
     stage.must_end("StoreUnreachable metadata").await;
     stage.must_end("StoreUnreachable payload").await;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use minitoolstream_client::{Client, ConsumerSettings, NewMessage};
-use minitoolstream_testkit::{Cluster, Prometheus, Tarantool, TestBroker};
+use minitoolstream_testkit::{Cluster, Prometheus, Replicas, TestBroker};
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_stream::StreamExt;
@@ -19,6 +19,9 @@ const NAMESPACE: &str = "minitoolstream";
 /// Little memory for Tarantool, so that it is soon used up.
 const MEMORY: &str = "67108864";
 
+/// The instance of Tarantool that takes writes.
+pub(crate) const LEADER: usize = 0;
+
 /// The least that a quota can be.
 const QUOTA: &str = "128MiB";
 
@@ -27,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(50);
 
 /// An ingress and an egress over shared stores, and a broker with embedded ones.
 pub(crate) struct Stage {
-    pub(crate) cluster: Cluster,
+    pub(crate) cluster: Cluster<Replicas>,
     pub(crate) embedded: TestBroker,
     pub(crate) kubernetes: Kubernetes,
     pub(crate) prometheus: Prometheus,
@@ -36,7 +39,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn set() -> Self {
         let lag = ("CONSUMERS_LAG_INTERVAL", "250ms");
-        let tarantool = Tarantool::start(&[("MTS_MEMORY", MEMORY)]);
+        let tarantool = Replicas::told(&[("MTS_MEMORY", MEMORY)]).await;
         let config = tarantool.config();
         let cluster = Cluster::over((tarantool, &config), env!("CARGO_BIN_EXE_minitoolstream"), HOME, 1, &[lag]);
         let embedded = TestBroker::start(&[lag, ("DATA_QUOTA", QUOTA)]).await;

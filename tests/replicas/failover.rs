@@ -43,7 +43,7 @@ async fn leader(metadata: &TarantoolMetadata) -> Option<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn p2_brokers_follow_whoever_takes_writes() {
-    let cluster = over(Replicas::told().await);
+    let cluster = over(Replicas::told(&[]).await);
     let load = Load::start(&cluster.ingress, &cluster.egress, 30_000);
     for (from, to) in [(0, 1), (1, 2), (2, 1)] {
         until_publishers_go_on(&load).await;
@@ -58,7 +58,7 @@ async fn p2_brokers_follow_whoever_takes_writes() {
 /// What a leader alone has when it dies stops the replication of the others, unless it is a synchronous row.
 #[tokio::test]
 async fn taking_over_writes_nothing_that_is_there() {
-    let replicas = Replicas::told().await;
+    let replicas = Replicas::told(&[]).await;
     let metadata = TarantoolMetadata::connect(replicas.config()).await.unwrap();
     let before = replicas.hand_over(0, 1).await;
     until("another leads", || async { leader(&metadata).await == Some(1) }).await;
@@ -67,7 +67,7 @@ async fn taking_over_writes_nothing_that_is_there() {
 
 #[tokio::test]
 async fn p2_news_from_before_another_took_over_are_incomplete() {
-    let replicas = Replicas::told().await;
+    let replicas = Replicas::told(&[]).await;
     let metadata = TarantoolMetadata::connect(replicas.config()).await.unwrap();
     let (start, long) = (News::default(), Duration::from_secs(20));
     let before = metadata.news(&start, long).await.unwrap();
@@ -91,7 +91,7 @@ async fn p2_news_from_before_another_took_over_are_incomplete() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_who_waits_at_a_frozen_instance_hears_of_the_next_one() {
-    let cluster = over(Replicas::told().await);
+    let cluster = over(Replicas::told(&[]).await);
     let publisher = cluster.ingress[0].client().publisher();
     let mut messages = cluster.egress[1].client().fetch(Fetch::from_sequence("a", 1).follow()).await.unwrap();
     publisher.publish(NewMessage::new("a", "before")).await.unwrap();
@@ -120,7 +120,7 @@ async fn crash_p1_leaders_die_and_freeze_under_load() {
     for round in 0..6 {
         until_publishers_go_on(&load).await;
         let old = leader(&metadata).await.expect("somebody leads");
-        let instance = cluster.tarantool.instance(old);
+        let instance = cluster.tarantool.instance_mut(old);
         let is_killed = round % 2 == 0;
         if is_killed {
             instance.kill();
@@ -130,7 +130,7 @@ async fn crash_p1_leaders_die_and_freeze_under_load() {
         until("another leads", || async { leader(&metadata).await.is_some_and(|leader| leader != old) }).await;
         let wait = until_publishers_go_on(&load).await;
         eprintln!("{} {old}: publishers go on after {wait:?}", if is_killed { "killed" } else { "froze" });
-        let instance = cluster.tarantool.instance(old);
+        let instance = cluster.tarantool.instance_mut(old);
         if is_killed {
             instance.restart();
         } else {
