@@ -63,17 +63,29 @@ fn differences(path: &str, left: &Value, right: &Value, found: &mut Vec<String>)
 #[test]
 fn the_chart_describes_what_kustomize_does() {
     let mut found = Vec::new();
-    for (directory, values) in TWINS {
+    let overlays = TWINS.map(|(directory, values)| (Rendering::of(directory), Rendering::of_chart(values, &[])));
+    let options = [
+        ("monitoring", "monitoring.enabled=true"),
+        (
+            "custom-metrics-hpa",
+            "ingress.autoscaling.targetMessagesPerSecond=1000,ingress.autoscaling.maxReplicas=20,\
+             egress.autoscaling.targetMessagesPerSecond=1000,egress.autoscaling.maxReplicas=20",
+        ),
+    ];
+    let options = options.map(|(component, setting)| {
+        (Rendering::with("kustomize/base", &[component]), Rendering::of_chart(None, &[setting]))
+    });
+    for (kustomize, chart) in overlays.into_iter().chain(options) {
         // A chart is installed into a namespace that is there, and brings a test that is run on demand.
         let own = |object: &&Object| {
             object.kind() != "Namespace" && object.at("/metadata/annotations/helm.sh~1hook").is_null()
         };
-        let [left, right] = [Rendering::of(directory), Rendering::of_chart(values, &[])].map(|rendering| {
+        let [left, right] = [&kustomize, &chart].map(|rendering| {
             let objects = rendering.objects.iter().filter(own).map(essence);
             Value::Object(objects.collect())
         });
         assert!(left.as_object().unwrap().len() > 20);
-        differences(directory, &left, &right, &mut found);
+        differences(&kustomize.name, &left, &right, &mut found);
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
@@ -98,6 +110,7 @@ fn all_charts_values_are_in_the_schema_and_wrong_ones_are_refused() {
         ("global.config.MINIO_SECRET_ACCESS_KEY=secret", "MINIO_SECRET_ACCESS_KEY"),
         ("ingress.secrets.tarantoolPassword=secret", "give all three"),
         ("minio.secrets.rootUser=root", "give both"),
+        ("monitoring.labels.release=1", "release"),
     ];
     for (setting, told) in refused {
         let output = chart("template", None, &[setting]).output().unwrap();

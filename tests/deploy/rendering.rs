@@ -62,6 +62,7 @@ impl Rendering {
         let mut all: Vec<_> = directories.map(Self::of).collect();
         all.extend(components().iter().map(|name| Self::with("kustomize/base", &[name])));
         all.extend(TWINS.map(|(_, values)| Self::of_chart(values, &[])));
+        all.push(Self::of_chart(None, &["monitoring.enabled=true"]));
         all
     }
 

@@ -61,3 +61,8 @@ capabilities:
 storageClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/* What the Prometheus operator looks for. */}}
+{{- define "minitoolstream.monitoringLabels" -}}
+{{- toYaml .Values.monitoring.labels -}}
+{{- end }}
