@@ -8,6 +8,7 @@ mod docs;
 mod helm;
 mod instance;
 mod kustomize;
+mod monitoring;
 mod network;
 mod object;
 mod policy;

@@ -1,8 +1,7 @@
-//! Rules, alerts, dashboard and manifests of monitoring: by Prometheus' own tool, and with a real Prometheus that watches
+//! Rules, alerts and dashboard: by Prometheus' own tool, and with a real Prometheus that watches
 //! real brokers fail.
 #![allow(clippy::unwrap_used)]
 
-mod component;
 mod dashboard;
 mod drill;
 mod kubernetes;

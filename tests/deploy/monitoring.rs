@@ -1,51 +1,44 @@
 //! kustomize/components/monitoring, and the values of charts beside it.
 
-use std::{collections::BTreeMap, process::Command};
+use serde_json::Value;
 
-use serde_yaml_ng::Value;
+use crate::{file, rendering::Rendering};
 
-use crate::{file, rules, text};
-
-/// What kustomize makes of the component, by kind and name.
-fn objects() -> BTreeMap<(String, String), Value> {
-    let output = Command::new("kubectl").arg("kustomize").arg(file("kustomize/components/monitoring")).output();
-    let output = output.expect("kubectl starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let documents = String::from_utf8(output.stdout).unwrap();
-    let objects = documents.split("\n---\n").map(|document| serde_yaml_ng::from_str::<Value>(document).unwrap());
-    let name = |object: &Value| {
-        let name = |value: &Value| value.as_str().unwrap().to_owned();
-        (name(&object["kind"]), name(&object["metadata"]["name"]))
-    };
-    objects.map(|object| (name(&object), object)).collect()
+/// What kustomize makes of the component.
+fn component() -> Rendering {
+    Rendering::of("kustomize/components/monitoring")
 }
 
-fn key(kind: &str, name: &str) -> (String, String) {
-    (kind.into(), name.into())
+fn text(name: &str) -> String {
+    std::fs::read_to_string(file(name)).unwrap()
+}
+
+fn yaml(name: &str) -> Value {
+    serde_yaml_ng::from_str(&text(name)).unwrap()
 }
 
 #[test]
 fn the_component_has_the_rules_and_the_dashboard_that_compose_has() {
-    let objects = objects();
-    let rule = &objects[&key("PrometheusRule", "minitoolstream")];
-    assert_eq!(rule["spec"], rules::document(), "write it anew with 'just docs'");
-    let dashboard = &objects[&key("ConfigMap", "minitoolstream-dashboard")];
+    let component = component();
+    let rule = component.find("PrometheusRule", "minitoolstream");
+    assert_eq!(rule.at("/spec"), &yaml("monitoring/rules.yml"), "write it anew with 'just docs'");
+    let dashboard = &component.find("ConfigMap", "minitoolstream-dashboard").0;
     let shown = dashboard["data"]["minitoolstream.json"].as_str().unwrap();
     assert_eq!(shown, text("monitoring/grafana/dashboards/minitoolstream.json"));
-    let values: Value = serde_yaml_ng::from_str(&text("monitoring/values/kube-prometheus-stack.yaml")).unwrap();
+    let values = yaml("monitoring/values/kube-prometheus-stack.yaml");
     let sidecar = &values["grafana"]["sidecar"]["dashboards"];
     let label = &dashboard["metadata"]["labels"][sidecar["label"].as_str().unwrap()];
     assert_eq!((label, sidecar["searchNamespace"].as_str()), (&sidecar["labelValue"], Some("ALL")));
-    for ((kind, name), object) in &objects {
-        assert_eq!(object["metadata"]["namespace"].as_str(), Some("minitoolstream"), "{kind} {name}");
+    for object in &component.objects {
+        assert_eq!(object.at("/metadata/namespace"), "minitoolstream", "{}", object.title());
     }
 }
 
 #[test]
 fn both_services_are_scraped_under_the_name_that_rules_look_for() {
-    let objects = objects();
+    let component = component();
     for role in ["ingress", "egress"] {
-        let spec = &objects[&key("ServiceMonitor", &format!("minitoolstream-{role}"))]["spec"];
+        let spec = component.find("ServiceMonitor", &format!("minitoolstream-{role}")).at("/spec");
         // The value of this label is the name of the job.
         assert_eq!(spec["jobLabel"].as_str(), Some("app.kubernetes.io/name"));
         let selected = &spec["selector"]["matchLabels"];
@@ -55,14 +48,14 @@ fn both_services_are_scraped_under_the_name_that_rules_look_for() {
         assert_eq!((endpoint["port"].as_str(), endpoint["path"].as_str()), (Some("http"), Some("/metrics")));
         assert_eq!(endpoint["honorLabels"].as_bool(), Some(true), "or 'service' is the Service's and not the metric's");
     }
-    let compose: Value = serde_yaml_ng::from_str(&text("monitoring/prometheus.yml")).unwrap();
+    let compose = yaml("monitoring/prometheus.yml");
     let job = &compose["scrape_configs"][0];
     assert_eq!((job["job_name"].as_str(), job["honor_labels"].as_bool()), (Some("minitoolstream"), Some(true)));
 }
 
 #[test]
 fn values_of_charts_hold_no_password() {
-    let values: Value = serde_yaml_ng::from_str(&text("monitoring/values/kube-prometheus-stack.yaml")).unwrap();
+    let values = yaml("monitoring/values/kube-prometheus-stack.yaml");
     assert!(values["grafana"].get("adminPassword").is_none());
     assert_eq!(values["grafana"]["admin"]["existingSecret"].as_str(), Some("grafana-admin"));
     let spec = &values["prometheus"]["prometheusSpec"];
