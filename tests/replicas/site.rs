@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// After this long something is lost or wedged.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
