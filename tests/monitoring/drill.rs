@@ -61,6 +61,9 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
         never = fill_the_memory(&stage) => match never {},
     }
 
+    let (status, why) = http::get(&stage.cluster.egress[0].address("http"), "/readyz").await;
+    assert_eq!(status, 200, "who only consumes needs no memory of Tarantool: {why}");
+
     stage.cluster.tarantool.instance_mut(LEADER).kill();
     stage.cluster.s3.kill();
     stage.cluster.ingress[0].kill();

@@ -202,3 +202,18 @@ async fn p5_what_s3_writes_late_goes_too() {
     sleep(LATE + Duration::from_millis(500)).await;
     assert_nothing_is_left(&cluster).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p5_ids_are_forgotten_while_s3_is_away() {
+    let mut cluster = crate::start(&["TTL_DEFAULT", "DEDUP_WINDOW", "MINIO_TIMEOUT"].map(|name| (name, "1s")));
+    let publisher = cluster.ingress[0].client().publisher();
+    publisher.publish(NewMessage::new("a", vec![7; 100_000]).message_id("1")).await.unwrap();
+    cluster.s3.kill();
+    within("ids are forgotten, and bytes are not", async || {
+        let rows = cluster.tarantool.rows().await;
+        rows["mts_ids"] == 0 && rows["mts_garbage"] > 0
+    })
+    .await;
+    cluster.s3.restart();
+    assert_nothing_is_left(&cluster).await;
+}

@@ -19,6 +19,7 @@ mod reader;
 mod reference;
 mod rig;
 mod shared;
+mod silence;
 mod words;
 mod workers;
 

@@ -1,5 +1,4 @@
-//! What only a store that many brokers share is asked for: replies that are lost, brokers that fall silent, a server that is
-//! killed, frozen or full.
+//! What only a store that many brokers share is asked for: replies that are lost, a server that is killed, frozen or full.
 
 use std::{
     sync::{
@@ -33,12 +32,12 @@ use crate::{
 
 const NOW: Timestamp = Timestamp(100_000);
 
-async fn connect(config: Config) -> TarantoolMetadata {
+pub(crate) async fn connect(config: Config) -> TarantoolMetadata {
     TarantoolMetadata::connect(config).await.unwrap()
 }
 
 /// Stores one message; gives its sequence.
-async fn publish(store: &TarantoolMetadata, name: &str, bytes: usize) -> Result<u64> {
+pub(crate) async fn publish(store: &TarantoolMetadata, name: &str, bytes: usize) -> Result<u64> {
     let drafts = [draft(name, &"x".repeat(bytes))];
     let blocks = batch::form(&drafts, &[false]);
     let placements = blocks.iter().map(|block| Placement::Inline(block.body.clone())).collect();
@@ -50,7 +49,12 @@ async fn publish(store: &TarantoolMetadata, name: &str, bytes: usize) -> Result<
     }
 }
 
-async fn step(store: &TarantoolMetadata, session: u64, acks: &[(u64, u32)], messages: usize) -> Result<Stepped> {
+pub(crate) async fn step(
+    store: &TarantoolMetadata,
+    session: u64,
+    acks: &[(u64, u32)],
+    messages: usize,
+) -> Result<Stepped> {
     let settle = |&(at, attempt)| Settle { at, attempt, received: NOW, how: How::Ack };
     let want = Want { messages, bytes: u64::MAX, message_bytes: u64::MAX, first_bytes: u64::MAX };
     let settles = acks.iter().map(settle).collect();
@@ -61,11 +65,11 @@ async fn step(store: &TarantoolMetadata, session: u64, acks: &[(u64, u32)], mess
     }
 }
 
-fn given(stepped: &Stepped) -> Vec<(u64, u32)> {
+pub(crate) fn given(stepped: &Stepped) -> Vec<(u64, u32)> {
     stepped.runs.iter().flat_map(|run| &run.given).map(|given| (given.at, given.attempt)).collect()
 }
 
-async fn make(store: &TarantoolMetadata, pattern: &str) {
+pub(crate) async fn make(store: &TarantoolMetadata, pattern: &str) {
     let dead_letter_ttl = Duration::from_secs(1000);
     let patch = minitoolstream::consumer::Patch { ack_wait: Some(Duration::from_secs(60)), ..on(pattern) };
     let new = NewConsumer { name: consumer("c"), is_durable: true, patch, dead_letter_ttl, consumers_max: 9, now: NOW };
@@ -189,43 +193,6 @@ async fn p4_brokers_share_a_consumer() {
     assert_eq!(all, (1..=MESSAGES).map(|at| (at, 1)).collect::<Vec<_>>(), "each once, to one of them");
     let view = brokers[0].consumer(&consumer("c")).await.unwrap().unwrap();
     assert_eq!((view.counts.acked, view.ack_floor, view.workers), (MESSAGES, MESSAGES + 1, 3));
-}
-
-#[tokio::test]
-async fn p4_a_silent_broker_gives_its_leases_back() {
-    let server = Tarantool::start(&[]);
-    let config = Config { liveness: Duration::from_millis(600), ..server.config() };
-    let (silent, other) = (connect(config.clone()).await, connect(config).await);
-    make(&silent, "a").await;
-    for _ in 0..3 {
-        publish(&silent, "a", 9).await.unwrap();
-    }
-    assert_eq!(given(&step(&silent, 1, &[], 2).await.unwrap()), [(1, 1), (2, 1)]);
-    assert_eq!(given(&step(&other, 2, &[], 9).await.unwrap()), [(3, 1)], "what is leased is another's");
-    let mut news = other.news(&News::default(), Duration::from_secs(1)).await.unwrap();
-    drop(silent);
-    let started = Instant::now();
-    while !news.rung.contains(&consumer("c")) {
-        assert!(started.elapsed() < Duration::from_secs(10), "nobody is told");
-        news = other.news(&news, Duration::from_secs(1)).await.unwrap();
-    }
-    assert_eq!(given(&step(&other, 2, &[], 9).await.unwrap()), [(1, 2), (2, 2)]);
-    assert_eq!(other.consumer(&consumer("c")).await.unwrap().unwrap().workers, 1);
-}
-
-#[tokio::test]
-async fn p4_who_was_taken_for_dead_is_fenced() {
-    let server = Tarantool::start(&[]);
-    let (frozen, other) = (connect(server.config()).await, connect(server.config()).await);
-    make(&frozen, "a").await;
-    publish(&frozen, "a", 9).await.unwrap();
-    let leased = given(&step(&frozen, 1, &[], 1).await.unwrap());
-    // As after a silence: the others have buried it, and it does not know.
-    frozen.leave().await.unwrap();
-    assert_eq!(given(&step(&other, 2, &[], 1).await.unwrap()), [(1, 2)]);
-    let late = step(&frozen, 1, &leased, 0).await.unwrap();
-    assert!(matches!(late.settled[0], Err(Error::Precondition(_))), "{:?}", late.settled);
-    assert!(step(&other, 2, &[(1, 2)], 0).await.unwrap().settled[0].is_ok());
 }
 
 #[tokio::test]
