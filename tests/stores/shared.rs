@@ -120,6 +120,28 @@ async fn p2_a_lost_reply_stores_nothing_twice() {
 }
 
 #[tokio::test]
+async fn p4_a_lost_reply_settles_nothing_twice() {
+    let server = Tarantool::start(&[]);
+    let (address, loses) = lossy(server.address().to_owned()).await;
+    let store = connect(Config { addresses: vec![address], ..server.config() }).await;
+    make(&store, "a").await;
+    for _ in 0..4 {
+        publish(&store, "a", 9).await.unwrap();
+    }
+    let mut leased = given(&step(&store, 1, &[], 1).await.unwrap());
+    for next in 2..=4 {
+        loses.store(true, Ordering::SeqCst);
+        let stepped = step(&store, 1, &leased, 1).await.unwrap();
+        assert!(!loses.load(Ordering::SeqCst), "a reply was lost");
+        assert!(stepped.settled.iter().all(Result::is_ok), "{:?}", stepped.settled);
+        leased = given(&stepped);
+        assert_eq!(leased, [(next, 1)]);
+    }
+    let view = store.consumer(&consumer("c")).await.unwrap().unwrap();
+    assert_eq!((view.counts.acked, view.counts.redeliveries), (3, 0));
+}
+
+#[tokio::test]
 async fn p1_what_is_answered_survives_kills() {
     let mut server = Tarantool::start(&[("MTS_WAL_MODE", "fsync")]);
     let (acked, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
