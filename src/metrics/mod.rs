@@ -60,6 +60,12 @@ impl Metrics {
     /// Says what runs; `role` is one of the words of `server.role`.
     pub(crate) fn build(&self, role: &str) {
         self.0.families.build.with_label_values(&[env!("CARGO_PKG_VERSION"), role]).set(1);
+        // An autoscaler that finds no series of an idle pod does not scale down.
+        for service in [Service::Ingress, Service::Egress] {
+            if [service.as_str(), "all"].contains(&role) {
+                self.refused(service, "ok", 0);
+            }
+        }
     }
 
     /// Counts `count` messages of a subject with one outcome; `status` is one of a fixed set of words.

@@ -85,17 +85,20 @@ local function read()
         peers = addresses and peers(addresses),
     }
     settings.box = settings.peers and elections(settings.peers) or {}
+    local memory = number('MTS_MEMORY', 268435456)
     for name, value in pairs({
         memtx_dir = dir,
         wal_dir = dir,
         vinyl_dir = dir,
-        memtx_memory = number('MTS_MEMORY', 268435456),
+        memtx_memory = memory,
         -- A block with its messages may be this large, and some more for its row.
         memtx_max_tuple_size = 16 * 1024 * 1024,
         wal_mode = text('MTS_WAL_MODE', 'fsync'),
         net_msg_max = number('MTS_NET_MSG_MAX', 10000),
         readahead = 1024 * 1024,
+        -- The disk needs five times the memory: two snapshots and the log since the older one, and one that is being written.
         checkpoint_count = 2,
+        checkpoint_wal_threshold = memory,
     }) do
         settings.box[name] = value
     end

@@ -133,6 +133,7 @@ fn values_have_an_effect() {
         "ingress.image.tag=0.2.0",
         "ingress.secrets.tarantoolPassword=a,ingress.secrets.minioAccessKeyId=b,ingress.secrets.minioSecretAccessKey=c",
         "networkPolicy.enabled=false",
+        "ingress.service.type=LoadBalancer,ingress.service.port=6000,ingress.service.annotations.example\\.com/internal=yes",
     ];
     let rendering = Rendering::of_chart(None, &settings);
     let ingress = rendering.find("Deployment", "minitoolstream-ingress");
@@ -140,6 +141,10 @@ fn values_have_an_effect() {
     let container = ingress.at("/spec/template/spec/containers/0");
     assert_eq!(container["resources"]["limits"]["memory"], "1Gi");
     assert_eq!(container["image"], "ghcr.io/moroshma/minitoolstream:0.2.0");
+    assert_eq!(container["ports"][0]["containerPort"], 50051, "the broker listens where it did");
+    let service = rendering.find("Service", "minitoolstream-ingress-service");
+    assert_eq!((service.at("/spec/type"), service.at("/spec/ports/0/port")), (&"LoadBalancer".into(), &6000.into()));
+    assert_eq!(service.at("/metadata/annotations/example.com~1internal"), "yes");
     assert!(!rendering.has("HorizontalPodAutoscaler", "minitoolstream-ingress-hpa"));
     let autoscaler = rendering.find("HorizontalPodAutoscaler", "minitoolstream-egress-hpa");
     assert_eq!(autoscaler.at("/spec/maxReplicas"), 20);
@@ -165,6 +170,22 @@ fn a_change_of_settings_rolls_the_pods() {
     };
     assert_eq!(annotation(&[]), annotation(&["ingress.replicaCount=4"]));
     assert_ne!(annotation(&[]), annotation(&["global.config.LOG_LEVEL=debug"]));
+}
+
+#[test]
+fn other_modules_restart_tarantool() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("minitoolstream");
+    output(Command::new("cp").args(["--recursive", "--dereference"]).arg(file("helm/minitoolstream")).arg(&copy));
+    let annotations = || {
+        let mut template = Command::new(program("helm"));
+        let objects = Object::all_of(&output(template.args(["template", "minitoolstream"]).arg(&copy)));
+        let tarantool = objects.iter().find(|object| object.title() == "StatefulSet tarantool").unwrap();
+        tarantool.at("/spec/template/metadata/annotations").clone()
+    };
+    let before = annotations();
+    std::fs::write(copy.join("files/tarantool/mts/head.lua"), "-- another").unwrap();
+    assert_ne!(annotations(), before);
 }
 
 #[test]

@@ -95,6 +95,53 @@ fn only_what_is_needed_is_open() {
     }
 }
 
+/// Peers of all rules of a policy in one direction.
+fn peers<'a>(policy: &'a Object, rules: &str, peers: &'a str) -> impl Iterator<Item = &'a Value> {
+    let rules = policy.at(rules).as_array().into_iter().flatten();
+    rules.flat_map(move |rule| rule[peers].as_array().into_iter().flatten())
+}
+
+#[test]
+fn every_pod_can_look_names_up() {
+    for (directory, values) in TWINS {
+        for rendering in [Rendering::of(directory), Rendering::of_chart(values, &[])] {
+            let names = rendering.find("NetworkPolicy", "names");
+            assert_eq!(names.at("/spec/podSelector"), &json!({}), "{}", rendering.name);
+            let ports = json!([{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]);
+            assert_eq!(names.at("/spec/egress/0/ports"), &ports, "{}", rendering.name);
+            let system = json!({"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}});
+            assert!(peers(names, "/spec/egress", "to").any(|peer| peer["namespaceSelector"] == system));
+        }
+    }
+}
+
+#[test]
+fn brokers_reach_an_s3_outside_and_clients_outside_reach_them_if_they_are_told() {
+    let settings = [
+        "minio.enabled=false",
+        "networkPolicy.clientNetworks={10.0.0.0/8}",
+        "networkPolicy.brokerEgress[0].to[0].ipBlock.cidr=192.0.2.1/32,networkPolicy.brokerEgress[0].ports[0].port=9000",
+    ];
+    let rendering = Rendering::of_chart(None, &settings);
+    let brokers = rendering.find("NetworkPolicy", "brokers");
+    let blocks = |rules: &str, direction: &str| {
+        let cidrs =
+            peers(brokers, rules, direction).filter_map(|peer| peer["ipBlock"]["cidr"].as_str().map(str::to_owned));
+        cidrs.collect::<Vec<_>>()
+    };
+    assert_eq!(blocks("/spec/ingress", "from"), ["10.0.0.0/8"]);
+    assert_eq!(blocks("/spec/egress", "to"), ["0.0.0.0/0", "192.0.2.1/32"]);
+    let closed = Rendering::of("kustomize/base");
+    assert_eq!(peers(closed.find("NetworkPolicy", "brokers"), "/spec/egress", "to").count(), 2, "the stores");
+    let production = Rendering::of("kustomize/overlays/production");
+    let outside = production.objects.iter().filter(|object| object.kind() == "NetworkPolicy");
+    assert!(
+        outside
+            .flat_map(|policy| peers(policy, "/spec/egress", "to"))
+            .any(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0")
+    );
+}
+
 #[test]
 fn the_load_and_the_charts_test_are_clients() {
     for rendering in [Rendering::of("kustomize/load"), Rendering::of_chart(None, &[])] {

@@ -10,11 +10,12 @@ use crate::{
 /// Breaches of a rule about one object among those it comes with.
 type Rule = fn(&Object, &[Object]) -> Vec<String>;
 
-const RULES: [(&str, Rule); 9] = [
+const RULES: [(&str, Rule); 10] = [
     ("images are pinned", images),
     ("limits and requests", limits),
     ("probes", probes),
     ("restricted pod security", security),
+    ("homes are writable", homes),
     ("no account of its own without need", account),
     ("no secret in the open", secrets),
     ("selectors find pods", selectors),
@@ -67,6 +68,8 @@ fn every_rule_can_be_broken() {
     assert_eq!(noticed(&|o| container(o, "/securityContext", json!({}))), ["restricted pod security"]);
     assert_eq!(noticed(&|o| pod(o, "/spec/securityContext/runAsUser", 0.into())), ["restricted pod security"]);
     assert_eq!(noticed(&|o| pod(o, "/spec/securityContext/seccompProfile", Value::Null)), ["restricted pod security"]);
+    let home = json!({"name": "HOME", "value": "/tmp"});
+    assert_eq!(noticed(&|o| container(o, "/env/0", home.clone())), ["homes are writable"]);
     let token = ["no account of its own without need"];
     assert_eq!(noticed(&|o| pod(o, "/spec/automountServiceAccountToken", true.into())), token);
     assert_eq!(noticed(&|o| pod(o, "/spec/serviceAccountName", "stranger".into())), token);
@@ -159,6 +162,29 @@ fn security(object: &Object, _: &[Object]) -> Vec<String> {
     breaches
 }
 
+/// The file system of a container is read-only: what writes into its home needs one of its own.
+fn homes(object: &Object, _: &[Object]) -> Vec<String> {
+    let mut breaches = Vec::new();
+    for container in object.pod().map(containers).unwrap_or_default() {
+        let mounts = || container["volumeMounts"].as_array().into_iter().flatten();
+        let writable = |path: &str| {
+            let holds =
+                |mount: &&Value| mount["readOnly"] != true && path.starts_with(mount["mountPath"].as_str().unwrap());
+            mounts().any(|mount| holds(&mount))
+        };
+        let variables = container["env"].as_array().into_iter().flatten();
+        let homes: Vec<_> = variables
+            .filter(|variable| ["HOME", "MC_CONFIG_DIR", "MTS_DIR"].iter().any(|name| variable["name"] == *name))
+            .map(|variable| variable["value"].as_str().unwrap())
+            .collect();
+        breaches.extend(homes.iter().filter(|home| !writable(home)).map(|home| format!("{home} cannot be written to")));
+        if homes.is_empty() && container["image"].as_str().unwrap().contains("minio") {
+            breaches.push("MinIO does not start without a home".into());
+        }
+    }
+    breaches
+}
+
 fn account(object: &Object, all: &[Object]) -> Vec<String> {
     let mut breaches = Vec::new();
     if let Some(pod) = object.pod() {
@@ -213,6 +239,16 @@ fn selectors(object: &Object, all: &[Object]) -> Vec<String> {
                 ports.iter().all(|port| names.contains(&port["targetPort"]))
             };
             pods().any(|pod| selects(&selector, &labels(pod)) && offered(pod))
+        }
+        "ServiceMonitor" => {
+            let scraped = all.iter().filter(|other| {
+                let mut ports = other.at("/spec/ports").as_array().into_iter().flatten();
+                other.kind() == "Service"
+                    && selects(object.at("/spec/selector"), other.at("/metadata/labels"))
+                    && ports.any(|port| port["name"] == *object.at("/spec/endpoints/0/port"))
+            });
+            // By two each pod would be counted twice.
+            scraped.count() == 1
         }
         "Deployment" | "StatefulSet" => selects(object.at("/spec/selector"), &labels(object.pod().unwrap())),
         "PodDisruptionBudget" => pods().any(|pod| selects(object.at("/spec/selector"), &labels(pod))),

@@ -103,6 +103,8 @@ fn secrets_are_random_or_refused() {
     let (password, brokers) = (&first["tarantool-secret"], &first["minitoolstream-egress-secret"]);
     assert_eq!(password["TARANTOOL_PASSWORD"], brokers["TARANTOOL_PASSWORD"]);
 
+    let keys_of_s3 = secrets(script("deploy/secrets", &real()).arg("--generate").envs(VALUES[2..4].iter().copied()));
+    assert!(!keys_of_s3.contains_key("minio-secret"), "they are those of an S3 outside of the cluster");
     let without_minio = secrets(script("deploy/secrets", &real()).envs(VALUES[..4].iter().copied()));
     assert!(!without_minio.contains_key("minio-secret"));
     let refused = |command: &mut Command, code, told: &str| {
@@ -117,17 +119,24 @@ fn secrets_are_random_or_refused() {
     refused(script("deploy/secrets", &real()).arg("--genrate"), 2, "'--genrate' is no option");
 }
 
-/// A kubectl of a cluster where all is well but what `ill` tells: shell patterns of arguments.
+/// A kubectl of a cluster where all is well but what `ill` tells: shell patterns of arguments. The real one reads what is asked for.
 fn cluster(ill: &str) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, kubectl) = (tempfile::tempdir().unwrap(), real().join("kubectl"));
+    let kubectl = kubectl.display();
     let text = format!(
         r#"#!/bin/sh
+for argument; do
+    case "$argument" in
+    jsonpath=*) '{kubectl}' --kubeconfig /dev/null config view --output "$argument" || exit ;;
+    esac
+done
 case "$*" in
 {ill}) echo "not as it should be" >&2; exit 1 ;;
 *"get storageclass"*) echo "${{CLASS-local-path}}" ;;
 *"get deployments,statefulsets"*) echo "${{RESOURCES-deployment.apps/minitoolstream-ingress
 statefulset.apps/tarantool}}" ;;
-*"get hpa"*) echo "${{UNABLE-}}" ;;
+*"get hpa"*) echo "${{SCALERS-minitoolstream-ingress-hpa True 3 4
+minitoolstream-egress-hpa True 3 3}}" ;;
 esac
 "#
     );
@@ -166,11 +175,33 @@ fn cluster_info_fails_if_one_thing_is_not_ready() {
     for (setting, told) in [
         (("CLASS", ""), "volumes stay pending"),
         (("RESOURCES", ""), "nothing is deployed"),
-        (("UNABLE", "minitoolstream-egress-hpa"), "no metrics to scale by: minitoolstream-egress-hpa"),
+        (("SCALERS", "minitoolstream-egress-hpa False 3 3"), "minitoolstream-egress-hpa has no metrics to scale by"),
+        (("SCALERS", "a True 1 1\nb True 3 2"), "b has 2 of at least 3 pods"),
+        (("SCALERS", "new  3 "), "new has no metrics to scale by"),
     ] {
         let output = cluster_info("nothing", &[setting]);
         let report = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.code() == Some(1) && report.contains(told), "{report}");
+    }
+}
+
+#[test]
+fn cluster_info_waits_as_long_as_it_is_told() {
+    let dir = cluster("nothing");
+    // Ready when it is asked for the second time.
+    let text = fs::read_to_string(dir.path().join("kubectl")).unwrap();
+    let text = text
+        .replace("nothing)", "*top*nodes) test -e \"$HOME/asked\" || { touch \"$HOME/asked\"; exit 1; } ;;\nnothing)");
+    fs::write(dir.path().join("kubectl"), text).unwrap();
+    let once = script("deploy/cluster-info", dir.path()).output().unwrap();
+    assert_eq!(once.status.code(), Some(1));
+    fs::remove_file(dir.path().join("asked")).unwrap();
+    let report = output(script("deploy/cluster-info", dir.path()).args(["--wait", "60s"]));
+    assert!(!report.contains("FAILED"), "{report}");
+    for wrong in ["5m", "-1", ""] {
+        let refused = script("deploy/cluster-info", dir.path()).args(["--wait", wrong]).output().unwrap();
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert!(refused.status.code() == Some(2) && error.contains("give seconds, such as 300s"), "{error}");
     }
 }
 

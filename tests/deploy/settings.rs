@@ -127,12 +127,26 @@ fn memory_is_enough_for_all_limits() {
                 + 2 * config.upload_bytes.0
                 + 4 * config.read_bytes.0
                 + ((config.connections as u64) << 20)
+                + ((config.subscriptions as u64) << 13)
                 + config.cache_bytes.0
                 + config.s3_part_size.0 * config.s3_parts as u64;
             let limit = quantity(broker.at("/spec/template/spec/containers/0/resources/limits/memory"));
             let (bytes, limit) = (bytes >> 20, limit / 1048576.0);
             assert!(bytes as f64 <= limit, "{}: {}: {bytes} MiB of {limit}", rendering.name, broker.title());
         }
+    }
+}
+
+#[test]
+fn tarantools_volume_holds_its_snapshots_and_log() {
+    for rendering in renderings() {
+        let tarantool = rendering.find("StatefulSet", "tarantool");
+        let environment = tarantool.at("/spec/template/spec/containers/0/env").as_array().unwrap();
+        let memory = environment.iter().find(|variable| variable["name"] == "MTS_MEMORY").unwrap();
+        let memory: f64 = memory["value"].as_str().unwrap().parse().unwrap();
+        let volume = quantity(tarantool.at("/spec/volumeClaimTemplates/0/spec/resources/requests/storage"));
+        // tarantool/mts/settings.lua says why.
+        assert!(volume >= 5.0 * memory, "{}: {volume} for {memory}", rendering.name);
     }
 }
 

@@ -25,7 +25,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
     let mut stage = Stage::set().await;
     let load = stage.load().await;
     sleep(QUIET).await;
-    assert_eq!(stage.firing().await, BTreeSet::new(), "nothing has failed yet");
+    assert_eq!(stage.watch.firing().await, BTreeSet::new(), "nothing has failed yet");
     every_panel_shows_something(&stage).await;
     the_adapter_gives_one_figure_for_each_pod(&stage).await;
     every_series_is_documented(&stage).await;
@@ -41,6 +41,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
         "HPAMaxedOut minitoolstream-ingress-hpa",
         "ActorRestarts reaper of laptop",
         "TarantoolReplicationStopped",
+        "VolumeNearlyFull",
         "DeadLettersGrowing",
         "ConsumerLagging forgotten",
         "ConsumerStopped forgotten",
@@ -49,7 +50,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
         "HighLatency ingress",
     ];
     tokio::select! {
-        () = stage.must_fire(&ill) => {}
+        () = stage.watch.must_fire(&ill) => {}
         never = fill_the_disk(&stage) => match never {},
         never = slow_down(stage.cluster.tarantool.instance(LEADER)) => match never {},
     }
@@ -57,7 +58,7 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
 
     let refused = ["StoreNearlyFull metadata", "StoreFull metadata", "HighErrorRate ingress"];
     tokio::select! {
-        () = stage.must_fire(&refused) => {}
+        () = stage.watch.must_fire(&refused) => {}
         never = fill_the_memory(&stage) => match never {},
     }
 
@@ -68,24 +69,27 @@ async fn every_alert_fires_when_it_should_and_every_panel_shows_something() {
     stage.cluster.s3.kill();
     stage.cluster.ingress[0].kill();
     let gone = ["StoreUnreachable metadata", "StoreUnreachable payload", "BrokerDown minitoolstream-ingress-service"];
-    stage.must_fire(&gone).await;
+    stage.watch.must_fire(&gone).await;
     load.abort();
     stage.cluster.tarantool.instance_mut(LEADER).restart();
     stage.cluster.s3.restart();
-    stage.must_end("StoreUnreachable metadata").await;
-    stage.must_end("StoreUnreachable payload").await;
+    stage.watch.must_end("StoreUnreachable metadata").await;
+    stage.watch.must_end("StoreUnreachable payload").await;
+
+    stage.cluster.egress[0].kill();
+    stage.embedded.stop().await;
+    stage.watch.must_fire(&["NoBrokers"]).await;
 
     let fired = "count by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[10m]))";
-    let fired = stage.prometheus.query(fired).await.unwrap();
+    let fired = stage.watch.0.query(fired).await.unwrap();
     let fired: BTreeSet<_> = fired.iter().map(|one| one["metric"]["alertname"].as_str().unwrap().to_owned()).collect();
     assert_eq!(fired, alerts().into_iter().collect(), "all of them, in this drill");
-    stage.embedded.stop().await;
 }
 
 async fn every_panel_shows_something(stage: &Stage) {
     for query in queries() {
         let filled = query.filled(2);
-        let samples = stage.prometheus.query(&filled).await;
+        let samples = stage.watch.0.query(&filled).await;
         let samples = samples.unwrap_or_else(|error| panic!("{}: {filled}: {error}", query.panel));
         let is_number = |sample: &serde_json::Value| sample["value"][1].as_str().is_some_and(|value| value != "NaN");
         assert!(samples.iter().any(is_number), "{}: {filled}: {samples:?}", query.panel);
@@ -97,14 +101,14 @@ async fn the_adapter_gives_one_figure_for_each_pod(stage: &Stage) {
     let values: Yaml = serde_yaml_ng::from_str(&text("monitoring/values/prometheus-adapter.yaml")).unwrap();
     let rule = &values["rules"]["custom"][0];
     assert_eq!(rule["name"]["as"].as_str(), Some("minitoolstream_messages_per_second"));
-    let series = stage.prometheus.query(rule["seriesQuery"].as_str().unwrap()).await.unwrap();
+    let series = stage.watch.0.query(rule["seriesQuery"].as_str().unwrap()).await.unwrap();
     assert!(!series.is_empty() && series.iter().all(|one| one["metric"]["pod"].is_string()), "{series:?}");
     let query = rule["metricsQuery"].as_str().unwrap();
     let pods = "namespace=\"minitoolstream\",pod=~\"minitoolstream-ingress-0|minitoolstream-egress-0\"";
     let filled =
         [("<<.Series>>", "minitoolstream_messages_total"), ("<<.LabelMatchers>>", pods), ("<<.GroupBy>>", "pod")];
     let query = filled.iter().fold(query.to_owned(), |query, (name, value)| query.replace(name, value));
-    let figures = stage.prometheus.query(&hurried_windows(&query)).await.unwrap();
+    let figures = stage.watch.0.query(&hurried_windows(&query)).await.unwrap();
     let pods: BTreeSet<_> = figures.iter().map(|figure| figure["metric"]["pod"].as_str().unwrap()).collect();
     assert_eq!((figures.len(), pods.len()), (2, 2), "{figures:?}");
     for figure in &figures {

@@ -37,7 +37,7 @@ impl Kubernetes {
         Self { address, is_ill }
     }
 
-    /// One pod crashes from now on, and the autoscaler has no more of them.
+    /// One pod crashes from now on, the autoscaler has no more of them, and a volume is nearly full.
     pub(crate) fn fall_ill(&self) {
         self.is_ill.store(true, Ordering::Relaxed);
     }
@@ -74,5 +74,8 @@ fn page(is_ill: bool, scrapes: u64) -> String {
         line("container_memory_working_set_bytes", &container, 64e6);
         line("container_cpu_usage_seconds_total", &container, 0.025 * f64::from(u32::try_from(scrapes).unwrap()));
     }
+    let volume = "persistentvolumeclaim=\"data-tarantool-0\"";
+    line("kubelet_volume_stats_capacity_bytes", volume, 10e9);
+    line("kubelet_volume_stats_available_bytes", volume, if is_ill { 1e9 } else { 9e9 });
     page
 }

@@ -33,8 +33,11 @@ pub(crate) struct Stage {
     pub(crate) cluster: Cluster<Replicas>,
     pub(crate) embedded: TestBroker,
     pub(crate) kubernetes: Kubernetes,
-    pub(crate) prometheus: Prometheus,
+    pub(crate) watch: Watch,
 }
+
+/// The Prometheus that watches all of them.
+pub(crate) struct Watch(pub(crate) Prometheus);
 
 impl Stage {
     pub(crate) async fn set() -> Self {
@@ -51,8 +54,8 @@ impl Stage {
         ];
         let config = configuration(&targets, &kubernetes.address.to_string());
         let files = [("prometheus.yml", config.as_str()), ("rules.yml", &rules::hurried())];
-        let prometheus = Prometheus::start(HOME, &files).await;
-        Self { cluster, embedded, kubernetes, prometheus }
+        let watch = Watch(Prometheus::start(HOME, &files).await);
+        Self { cluster, embedded, kubernetes, watch }
     }
 
     /// Where messages are published.
@@ -65,9 +68,39 @@ impl Stage {
         self.cluster.egress[0].client()
     }
 
+    /// Publishes small and larger messages, and consumes them, for as long as the handle is not aborted.
+    pub(crate) async fn load(&self) -> JoinHandle<()> {
+        let worker = self.egress().consumer("orders").settings(ConsumerSettings::of("orders.>"));
+        let mut deliveries = worker.messages().await.unwrap();
+        let publisher = self.ingress().publisher();
+        tokio::spawn(async move {
+            let consume = async {
+                while let Some(delivery) = deliveries.next().await {
+                    if let Ok(delivery) = delivery {
+                        let _ = delivery.ack().await;
+                    }
+                }
+            };
+            let publish = async {
+                for number in 0_u32.. {
+                    // One in ten goes to S3.
+                    let size = if number.is_multiple_of(10) { 100_000 } else { 1_000 };
+                    let publisher = publisher.clone();
+                    tokio::spawn(async move {
+                        let _ = publisher.publish(NewMessage::new("orders.new", vec![7; size])).await;
+                    });
+                    sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::join!(consume, publish);
+        })
+    }
+}
+
+impl Watch {
     /// Alerts that fire now, each with the values of these labels.
     pub(crate) async fn firing(&self) -> BTreeSet<String> {
-        let alerts = self.prometheus.alerts().await;
+        let alerts = self.0.alerts().await;
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
         firing.map(|alert| named(&alert["labels"])).collect()
     }
@@ -98,34 +131,6 @@ impl Stage {
             sleep(Duration::from_millis(200)).await;
         }
         eprintln!("{name} ended after {:.1?}", started.elapsed());
-    }
-
-    /// Publishes small and larger messages, and consumes them, for as long as the handle is not aborted.
-    pub(crate) async fn load(&self) -> JoinHandle<()> {
-        let worker = self.egress().consumer("orders").settings(ConsumerSettings::of("orders.>"));
-        let mut deliveries = worker.messages().await.unwrap();
-        let publisher = self.ingress().publisher();
-        tokio::spawn(async move {
-            let consume = async {
-                while let Some(delivery) = deliveries.next().await {
-                    if let Ok(delivery) = delivery {
-                        let _ = delivery.ack().await;
-                    }
-                }
-            };
-            let publish = async {
-                for number in 0_u32.. {
-                    // One in ten goes to S3.
-                    let size = if number.is_multiple_of(10) { 100_000 } else { 1_000 };
-                    let publisher = publisher.clone();
-                    tokio::spawn(async move {
-                        let _ = publisher.publish(NewMessage::new("orders.new", vec![7; size])).await;
-                    });
-                    sleep(Duration::from_millis(50)).await;
-                }
-            };
-            tokio::join!(consume, publish);
-        })
     }
 }
 
