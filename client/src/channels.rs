@@ -18,11 +18,7 @@ use std::{
 use futures_util::future::{poll_fn, select_ok};
 use http::{Request, Response, Uri};
 use tokio::{sync::Notify, time::sleep};
-use tonic::{
-    Status,
-    body::Body,
-    transport::Channel,
-};
+use tonic::{Status, body::Body, transport::Channel};
 use tower_service::Service;
 
 use crate::{
@@ -199,7 +195,7 @@ impl Shared {
 
     /// Has connections opened that no call is to wait for.
     fn await_others(self: &Arc<Self>) {
-        for address in self.with(|rotation| rotation.to_be_awaited()) {
+        for address in self.with(Rotation::await_down) {
             tokio::spawn(wait_for(Arc::downgrade(self), address));
         }
     }

@@ -48,7 +48,7 @@ impl<C: Clone> Rotation<C> {
     /// Goes on with these addresses: those that stay keep their channels. Of too many, those that are there already are
     /// kept first.
     pub(crate) fn update(&mut self, mut addresses: Vec<Uri>, make: impl Fn(&Uri) -> C) {
-        self.places.retain(|place| addresses.iter().any(|address| *address == place.address));
+        self.places.retain(|place| addresses.contains(&place.address));
         addresses.retain(|address| self.places.iter().all(|place| *address != place.address));
         addresses.truncate(ADDRESSES_MAX.saturating_sub(self.places.len()));
         for address in addresses {
@@ -109,7 +109,7 @@ impl<C: Clone> Rotation<C> {
 
     /// The addresses that are not up, and that nobody waits for yet; the caller does from now on. A single one is opened by
     /// the call that needs it.
-    pub(crate) fn to_be_awaited(&mut self) -> Vec<Uri> {
+    pub(crate) fn await_down(&mut self) -> Vec<Uri> {
         if self.places.len() < 2 {
             return Vec::new();
         }
@@ -199,16 +199,16 @@ mod tests {
 
     #[test]
     fn each_that_is_down_is_awaited_once_and_a_single_one_by_its_calls() {
-        assert!(of(&["a"]).to_be_awaited().is_empty());
+        assert!(of(&["a"]).await_down().is_empty());
         let mut rotation = of(&["a", "b"]);
         rotation.opened(&uri("b"), "B".into());
-        assert_eq!(rotation.to_be_awaited(), [uri("a")]);
-        assert!(rotation.to_be_awaited().is_empty() && rotation.awaits(&uri("a")));
+        assert_eq!(rotation.await_down(), [uri("a")]);
+        assert!(rotation.await_down().is_empty() && rotation.awaits(&uri("a")));
         rotation.opened(&uri("a"), "A".into());
-        assert!(rotation.to_be_awaited().is_empty() && !rotation.awaits(&uri("a")));
+        assert!(rotation.await_down().is_empty() && !rotation.awaits(&uri("a")));
         let lost = rotation.turn(None).unwrap();
         rotation.lost(lost.id, host);
-        assert_eq!(rotation.to_be_awaited().len(), 1, "again");
+        assert_eq!(rotation.await_down().len(), 1, "again");
         rotation.update(vec![uri("b")], host);
         assert!(!rotation.awaits(&uri("a")), "nobody wants it any more");
     }

@@ -84,8 +84,7 @@ impl Part {
             let Some(name) = name.strip_prefix("///") else {
                 return Err(no_address("a name to be looked up begins with dns:///, and names no DNS server".into()));
             };
-            let (host, port) =
-                name.rsplit_once(':').ok_or_else(|| no_address("the port is missing".into()))?;
+            let (host, port) = name.rsplit_once(':').ok_or_else(|| no_address("the port is missing".into()))?;
             if host.is_empty() || host.contains(['/', ' ', '@']) {
                 return Err(no_address(format!("'{host}' is no name of a host")));
             }

@@ -34,7 +34,10 @@ mod tests {
         assert_eq!(of("5S"), Some(Duration::from_secs(5)));
         assert_eq!(of("250m"), Some(Duration::from_millis(250)));
         assert_eq!(of("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        assert_eq!([of("1M"), of("1000u"), of("1000000n")].map(Option::unwrap).map(|it| it.as_millis()), [60_000, 1, 1]);
+        assert_eq!(
+            [of("1M"), of("1000u"), of("1000000n")].map(Option::unwrap).map(|it| it.as_millis()),
+            [60_000, 1, 1]
+        );
         for none in ["", "S", "5", "5s", "-1S", "+1S", "123456789S", "5.5S", "5 S"] {
             assert_eq!(of(none), None, "{none}");
         }

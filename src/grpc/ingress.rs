@@ -32,7 +32,8 @@ impl IngressService for Ingress {
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let started = Instant::now();
         let (connection, id, permit) = (connection(&request)?, name_request(&request), permits(&request).next());
-        let result = self.0.submit(id, vec![request.into_inner()], &connection.admission, permit).await.results().await.pop();
+        let result =
+            self.0.submit(id, vec![request.into_inner()], &connection.admission, permit).await.results().await.pop();
         self.0.metrics.latency(Operation::Publish, started.elapsed());
         match result.unwrap_or_else(|| Err(Error::outcome_unknown())) {
             Ok(published) => Ok(Response::new(PublishResponse {
@@ -64,7 +65,9 @@ impl IngressService for Ingress {
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
         let (connection, id, permits) = (connection(&request)?, name_request(&request), permits(&request));
-        upload::serve(self.0.clone(), id, connection.admission.clone(), permits, request.into_inner()).await.map(Response::new)
+        upload::serve(self.0.clone(), id, connection.admission.clone(), permits, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn get_upload(&self, request: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {

@@ -24,12 +24,7 @@ use super::{
     status::{publish_error, status},
     validate,
 };
-use crate::{
-    actors::publisher::Results,
-    error::Result,
-    metrics::Operation,
-    types::RequestId,
-};
+use crate::{actors::publisher::Results, error::Result, metrics::Operation, types::RequestId};
 
 /// Frames in flight on one stream; more wait to be read.
 const FRAMES_MAX: usize = 1024;
