@@ -24,8 +24,8 @@ async fn p4_a_worker_wanders_between_brokers_and_gets_each_message_once() {
     worker.create(ConsumerSettings::of("jobs")).await.unwrap();
     let publishing = async {
         for number in 0..COUNT {
-            // One in ten comes without its data, which only the broker of its lease reads out.
-            let size = if number % 10 == 0 { 5 << 20 } else { 10 };
+            // One in thirty comes without its data, which only the broker of its lease reads out.
+            let size = if number % 30 == 0 { 5 << 20 } else { 10 };
             publisher.publish(NewMessage::new("jobs", vec![7; size])).await.unwrap();
             sleep(Duration::from_millis(10)).await;
         }
