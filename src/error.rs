@@ -79,6 +79,14 @@ impl Error {
         Self::unavailable("the broker is shutting down: connect again, to it or to another")
     }
 
+    /// The connection is to be replaced by another, which may be opened at once.
+    pub fn aged() -> Self {
+        Self::Unavailable {
+            what: "the connection has reached its age (server.connection_age): connect again".into(),
+            retry_after: Duration::ZERO,
+        }
+    }
+
     /// The word for it in the label `status` of metrics.
     pub fn label(&self) -> &'static str {
         match self {

@@ -2,9 +2,8 @@ use minitoolstream_proto::{
     ConsumerInfo, ConsumerRequest, CreateConsumerRequest, ListConsumersRequest, ResetConsumerRequest,
     UpdateConsumerRequest, consumer_service_client::ConsumerServiceClient,
 };
-use tonic::transport::Channel;
 
-use crate::{Client, Consumer, ConsumerSettings, Result, Start};
+use crate::{Client, Consumer, ConsumerSettings, Result, Start, channels::Channels};
 
 impl Client {
     /// Lists durable consumers in the order of their names, page by page.
@@ -12,8 +11,8 @@ impl Client {
         Consumers { client: self.clone(), request: Some(ListConsumersRequest::default()) }
     }
 
-    pub(crate) fn consumer_service(&self) -> ConsumerServiceClient<Channel> {
-        ConsumerServiceClient::new(self.channel.clone())
+    pub(crate) fn consumer_service(&self) -> ConsumerServiceClient<Channels> {
+        ConsumerServiceClient::new(self.channels.clone())
     }
 }
 

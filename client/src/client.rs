@@ -4,10 +4,11 @@ use minitoolstream_proto::{
     ListSubjectsRequest, PurgeSubjectRequest, SubjectInfo, SubscribeRequest, admin_service_client::AdminServiceClient,
     egress_service_client::EgressServiceClient,
 };
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming};
 
 use crate::{
     Connect, Error, Fetch, Message, Messages, Notification, Notifications, Publisher, PublisherOptions, Result,
+    channels::Channels,
     message::{go_on_after, has_wildcards},
     stream::{Opening, reopening},
 };
@@ -18,10 +19,10 @@ const DECODE_MAX: usize = 512 << 20;
 /// Data asked for in one message by default.
 pub(crate) const MESSAGE_BYTES: u32 = 16 << 20;
 
-/// A connection to a broker; cloning shares it.
+/// Connections to brokers, one to each address; cloning shares them.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pub(crate) channel: Channel,
+    pub(crate) channels: Channels,
     pub(crate) connect: Connect,
 }
 
@@ -41,7 +42,7 @@ impl Client {
 
     /// A publisher over one stream.
     pub fn publisher_with(&self, options: PublisherOptions) -> Publisher {
-        Publisher::start(self.channel.clone(), self.connect.backoff, options)
+        Publisher::start(self.channels.clone(), self.connect.backoff, options)
     }
 
     /// Reads messages. The stream ends after the last one, or follows if asked to.
@@ -202,12 +203,12 @@ impl Client {
         Ok(stream.map(|event| event.map_err(Error::from)))
     }
 
-    pub(crate) fn egress(&self) -> EgressServiceClient<Channel> {
-        EgressServiceClient::new(self.channel.clone()).max_decoding_message_size(DECODE_MAX)
+    pub(crate) fn egress(&self) -> EgressServiceClient<Channels> {
+        EgressServiceClient::new(self.channels.clone()).max_decoding_message_size(DECODE_MAX)
     }
 
-    fn admin(&self) -> AdminServiceClient<Channel> {
-        AdminServiceClient::new(self.channel.clone())
+    fn admin(&self) -> AdminServiceClient<Channels> {
+        AdminServiceClient::new(self.channels.clone())
     }
 
     /// Repeats a call that changes nothing when it is repeated.

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use http::Uri;
 use tonic::transport::Endpoint;
 
-use crate::{Backoff, Client, Error, Result};
+use crate::{Backoff, Client, Result, channels::Channels};
 
 /// HTTP/2 windows: large enough for large messages at full speed.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -21,12 +22,19 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// To the broker at an address such as `http://127.0.0.1:50051`; without a scheme, `http://` is meant.
+    /// To the broker at an address, or to brokers at several:
+    ///
+    /// | address | calls go to |
+    /// |---|---|
+    /// | `http://127.0.0.1:50051`, `127.0.0.1:50051` | this broker, or whoever a load balancer behind the name chooses, over one connection |
+    /// | `dns:///brokers.shop:50051` | all addresses of the name in turn, over one connection each |
+    /// | `10.0.0.1:50051,10.0.0.2:50051` | each of them in turn; parts can be of all three kinds |
+    ///
+    /// Each call, and each stream that is opened, takes the next address; a stream stays with its own until it ends. Addresses
+    /// that do not answer are passed over until they do. Names are looked up again every 30 s and when a connection
+    /// breaks; at most 64 addresses are used.
     pub fn to(address: impl Into<String>) -> Self {
-        let mut address = address.into();
-        if !address.contains("://") {
-            address.insert_str(0, "http://");
-        }
+        let address = address.into();
         Self { address, backoff: Backoff::default(), attempts: 5, connect_timeout: Duration::from_secs(5) }
     }
 
@@ -44,64 +52,41 @@ impl Connect {
         self
     }
 
-    /// Connects.
+    /// Connects: to one broker at least, if there are several.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the address is none, [`Error::Unavailable`] if nobody answers there.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the address is none, [`Error::Unavailable`](crate::Error::Unavailable) if
+    /// nobody answers there, or a name stands for no address.
     pub async fn connect(self) -> Result<Client> {
-        let endpoint = self.endpoint()?;
+        let client = self.connect_lazy()?;
+        let Self { backoff, attempts, .. } = client.connect;
         let mut failures = 0;
-        let channel = loop {
-            match endpoint.connect().await {
-                Ok(channel) => break channel,
-                Err(error) => {
-                    failures += 1;
-                    if failures >= self.attempts {
-                        let address = &self.address;
-                        return Err(Error::unavailable(format!(
-                            "no broker answers at {address} ({}): start one with 'minitoolstream serve', or give another \
-                             address",
-                            source(&error)
-                        )));
-                    }
-                    self.backoff.sleep(failures, None).await;
-                }
+        while let Err(error) = client.channels.open().await {
+            failures += 1;
+            if failures >= attempts {
+                return Err(error);
             }
-        };
-        Ok(Client { channel, connect: self })
+            backoff.sleep(failures, None).await;
+        }
+        Ok(client)
     }
 
     /// A client that connects with its first call.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if the address is none.
+    /// [`Error::Invalid`](crate::Error::Invalid) if the address is none.
     pub fn connect_lazy(self) -> Result<Client> {
-        Ok(Client { channel: self.endpoint()?.connect_lazy(), connect: self })
+        Ok(Client { channels: Channels::new(self.clone())?, connect: self })
     }
 
-    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
-        let endpoint = Endpoint::from_shared(self.address.clone()).map_err(|error| {
-            Error::Invalid(format!(
-                "'{}' is no address ({error}): give one such as http://127.0.0.1:50051",
-                self.address
-            ))
-        })?;
-        Ok(endpoint
+    pub(crate) fn endpoint(&self, address: &Uri) -> Endpoint {
+        Endpoint::from(address.clone())
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME_MAX)
             .http2_keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20)))
+            .keep_alive_timeout(Duration::from_secs(20))
     }
-}
-
-/// The innermost cause of an error: what the transport wraps it in says nothing to a user.
-fn source(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }

@@ -10,7 +10,10 @@
 //! breaks, or when it leaves: nothing more is taken, and what is out is settled.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -26,6 +29,7 @@ use tonic::Streaming;
 use crate::{
     Client, Error, Result,
     answers::LAST,
+    channels::Via,
     leases::{Leases, Terms},
     worker::Opening,
 };
@@ -51,8 +55,10 @@ pub(crate) struct Link {
     leases: Mutex<Leases>,
     /// There is something to say, or it has become urgent.
     spoken: Notify,
-    /// Reads what was too large to be sent along.
+    /// Reads what was too large to be sent along: at the broker that gave the leases, nobody else knows them.
     pub(crate) client: Client,
+    /// The connection is about to end: what is read from now on may reach another broker.
+    is_draining: AtomicBool,
 }
 
 impl Link {
@@ -63,6 +69,11 @@ impl Link {
         drop(leases);
         wakers.into_iter().for_each(std::task::Waker::wake);
         result
+    }
+
+    /// True if the broker that gave the leases may be out of reach, other than by this stream.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
     }
 
     /// The same, for those who may have something to say.
@@ -94,6 +105,8 @@ impl Link {
 /// The task's side of a stream.
 pub(crate) struct Driver {
     pub(crate) link: Arc<Link>,
+    /// The channel that it is open on.
+    pub(crate) via: Option<Via>,
     frames: mpsc::Sender<ConsumeRequest>,
     responses: Streaming<ConsumeResponse>,
     extension: Interval,
@@ -113,7 +126,7 @@ pub(crate) struct Driver {
 pub(crate) enum Ended {
     /// It was left, and all is settled.
     Left,
-    /// The broker is about to stop: what is out is to be settled on this stream, the rest on another.
+    /// The connection is about to end: what is out is to be settled on this stream, the rest on another.
     Draining,
     /// The stream broke.
     Broken(Error),
@@ -125,12 +138,13 @@ impl Driver {
         // There is room: nothing was sent yet.
         let _ = frames.try_send(opening.request());
         let opened = async {
-            let mut responses = client.egress().consume(ReceiverStream::new(outgoing)).await?.into_inner();
+            let response = client.egress().consume(ReceiverStream::new(outgoing)).await?;
+            let (via, mut responses) = (Via::of(&response), response.into_inner());
             let first = responses.message().await?;
-            Ok::<_, tonic::Status>((responses, first))
+            Ok::<_, tonic::Status>((via, responses, first))
         };
         let opened = timeout(OPENING_MAX, opened).await;
-        let (responses, first) =
+        let (via, responses, first) =
             opened.map_err(|_| Error::unavailable("the broker did not open the stream in time"))??;
         let Some((first, opened)) = first.and_then(|mut first| first.opened.take().map(|opened| (first, opened)))
         else {
@@ -138,9 +152,12 @@ impl Driver {
         };
         let ack_wait = opened.ack_wait.and_then(|wait| wait.try_into().ok()).unwrap_or(Duration::from_secs(30));
         let terms = Terms { ack_wait, hold: opening.hold(), window: opening.window_messages };
-        let link = Link { leases: Mutex::new(Leases::new(terms)), spoken: Notify::new(), client: client.clone() };
+        let client = Client { channels: client.channels.home_of(via.as_ref()), connect: client.connect.clone() };
+        let leases = Mutex::new(Leases::new(terms));
+        let link = Link { leases, spoken: Notify::new(), client, is_draining: AtomicBool::new(false) };
         let mut driver = Self {
             link: Arc::new(link),
+            via,
             frames,
             responses,
             extension: ticks(ack_wait / 3),
@@ -168,6 +185,7 @@ impl Driver {
 
     /// Settles what is out, after the broker began to drain.
     pub(crate) async fn run_out(mut self) {
+        self.link.is_draining.store(true, Ordering::Release);
         self.start_leaving();
         if let Ended::Left = self.run().await {
             self.finish().await;
@@ -258,7 +276,7 @@ impl Driver {
         });
     }
 
-    /// True if the broker is about to stop.
+    /// True if the connection is about to end.
     fn take_in(&mut self, response: ConsumeResponse) -> bool {
         let ConsumeResponse { deliveries, settled, mut refused, draining, .. } = response;
         self.heard = Instant::now();

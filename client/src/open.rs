@@ -98,8 +98,10 @@ impl Open {
         }
         let length = self.length.map(|length| (self.offset.saturating_add(length)).saturating_sub(offset));
         let request = match &self.lease {
-            Some((_, lease_id)) => ReadMessageRequest { lease_id: *lease_id, offset, length, ..Default::default() },
-            None => {
+            Some((link, lease_id)) if !link.is_draining() => {
+                ReadMessageRequest { lease_id: *lease_id, offset, length, ..Default::default() }
+            }
+            _ => {
                 let (subject, sequence) = (self.wanted.subject.clone(), self.wanted.sequence);
                 ReadMessageRequest { subject, sequence, offset, length, lease_id: 0 }
             }

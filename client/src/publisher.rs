@@ -5,7 +5,8 @@
 //!    ▲                                     │ in flight, by id              │
 //!    └──────────── Pending ◀───────────────┴───────── runs of acks ◀───────┘
 //! ```
-//! The driver is one task. When the stream breaks, messages with an id go to the front of the next stream in their old
+//! The driver is one task. When the connection is about to end, the broker says so: what is in flight is waited for, and the
+//! rest goes over another stream. When the stream breaks, messages with an id go to the front of the next stream in their old
 //! order; the others fail, as their outcome is unknown.
 
 use std::{
@@ -22,9 +23,12 @@ use minitoolstream_proto::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::Streaming;
 
-use crate::{Backoff, Error, NewMessage, Published, Result};
+use crate::{
+    Backoff, Error, NewMessage, Published, Result,
+    channels::{Channels, Via},
+};
 
 /// How a publisher uses its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,11 +95,11 @@ struct Entry {
 }
 
 impl Publisher {
-    pub(crate) fn start(channel: Channel, backoff: Backoff, options: PublisherOptions) -> Self {
+    pub(crate) fn start(channels: Channels, backoff: Backoff, options: PublisherOptions) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let bytes_max = options.in_flight_bytes.clamp(1, u32::MAX as usize);
         let driver =
-            Driver { channel, backoff, timeout: options.timeout, waiting, again: VecDeque::new(), failures: 0 };
+            Driver { channels, backoff, timeout: options.timeout, waiting, again: VecDeque::new(), failures: 0 };
         tokio::spawn(driver.run());
         Self {
             queue,
@@ -144,7 +148,7 @@ async fn acquire(semaphore: &Arc<Semaphore>, permits: u32) -> Option<OwnedSemaph
 }
 
 struct Driver {
-    channel: Channel,
+    channels: Channels,
     backoff: Backoff,
     timeout: Duration,
     waiting: mpsc::UnboundedReceiver<Entry>,
@@ -164,6 +168,8 @@ struct InFlight {
 enum Ended {
     /// Nobody publishes any more, and all is answered.
     Done,
+    /// The connection is about to end, and all that was sent is answered.
+    Drained,
     /// The stream broke.
     Broken(Error),
 }
@@ -181,6 +187,7 @@ impl Driver {
             let mut in_flight = InFlight::default();
             let error = match self.stream(&mut in_flight).await {
                 Ended::Done => return,
+                Ended::Drained => continue,
                 Ended::Broken(error) => error,
             };
             self.failures += 1;
@@ -217,10 +224,10 @@ impl Driver {
 
     async fn stream(&mut self, in_flight: &mut InFlight) -> Ended {
         let (frames, outgoing) = mpsc::channel(FRAMES_WAITING);
-        let mut client = IngressServiceClient::new(self.channel.clone());
+        let mut client = IngressServiceClient::new(self.channels.clone());
         let opened = client.publish_stream(ReceiverStream::new(outgoing));
-        let mut acks = match tokio::time::timeout(self.timeout, opened).await {
-            Ok(Ok(response)) => response.into_inner(),
+        let (via, mut acks) = match tokio::time::timeout(self.timeout, opened).await {
+            Ok(Ok(response)) => (Via::of(&response), response.into_inner()),
             Ok(Err(status)) => return Ended::Broken(status.into()),
             Err(_) => {
                 return Ended::Broken(Error::unavailable("the broker did not open the stream in time"));
@@ -234,27 +241,47 @@ impl Driver {
                 drop(frames);
                 return Ended::Done;
             }
-            tokio::select! {
-                response = next(&mut acks, self.timeout), if !idle => match response {
-                    Ok(response) => {
-                        self.failures = 0;
-                        response.acks.into_iter().for_each(|ack| in_flight.answer(ack));
-                    }
-                    Err(error) => return Ended::Broken(error),
-                },
+            // A stream in good order may be silent for ever, unless an ack is missing.
+            let patience = if idle { Duration::MAX } else { self.timeout };
+            let response = tokio::select! {
+                response = next(&mut acks, patience) => response,
                 frame = frames.reserve(), if !self.again.is_empty() => match frame {
-                    Ok(frame) => frame.send(self.next_frame(in_flight)),
-                    Err(_) => match next(&mut acks, self.timeout).await {
-                        Ok(response) => response.acks.into_iter().for_each(|ack| in_flight.answer(ack)),
-                        Err(error) => return Ended::Broken(error),
-                    },
+                    Ok(frame) => {
+                        frame.send(self.next_frame(in_flight));
+                        continue;
+                    }
+                    // Why comes with the acks.
+                    Err(_) => next(&mut acks, self.timeout).await,
                 },
                 count = self.waiting.recv_many(&mut taken, FRAME_MESSAGES), if open && self.again.is_empty() => {
                     open = count > 0;
                     self.again.extend(taken.drain(..));
+                    continue;
                 }
+            };
+            let response = match response {
+                Ok(response) => response,
+                Err(error) => return Ended::Broken(error),
+            };
+            self.failures = 0;
+            response.acks.into_iter().for_each(|ack| in_flight.answer(ack));
+            if response.draining {
+                drop(frames);
+                self.channels.leave(via.as_ref());
+                return self.drain(acks, in_flight).await;
             }
         }
+    }
+
+    /// Takes the acks that are missing.
+    async fn drain(&self, mut acks: Streaming<PublishStreamResponse>, in_flight: &mut InFlight) -> Ended {
+        while !in_flight.entries.is_empty() {
+            match next(&mut acks, self.timeout).await {
+                Ok(response) => response.acks.into_iter().for_each(|ack| in_flight.answer(ack)),
+                Err(error) => return Ended::Broken(error),
+            }
+        }
+        Ended::Drained
     }
 
     /// Takes what waits, up to the size of a frame.

@@ -6,9 +6,11 @@ use minitoolstream_proto::{
     ingress_service_client::IngressServiceClient,
 };
 use tokio::io::AsyncRead;
-use tonic::transport::Channel;
 
-use crate::{Client, Error, NewMessage, Progress, Result, progress::Observer, source::Source, uploading::Uploading};
+use crate::{
+    Client, Error, NewMessage, Progress, Result, channels::Channels, progress::Observer, source::Source,
+    uploading::Uploading,
+};
 
 /// Attempts in a row that bring nothing new, before a transfer gives up: about half a minute with the default back-off.
 pub(crate) const ATTEMPTS: u32 = 20;
@@ -101,8 +103,8 @@ impl Client {
         response.await.map(|_| ())
     }
 
-    pub(crate) fn ingress(&self) -> IngressServiceClient<Channel> {
-        IngressServiceClient::new(self.channel.clone())
+    pub(crate) fn ingress(&self) -> IngressServiceClient<Channels> {
+        IngressServiceClient::new(self.channels.clone())
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) struct Worker {
     pub(crate) opening: Opening,
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) leave: watch::Receiver<bool>,
-    /// Streams of brokers about to stop, on which what is out is settled.
+    /// Streams of connections about to end, on which what is out is settled.
     pub(crate) draining: JoinSet<()>,
 }
 
@@ -71,12 +71,9 @@ impl Worker {
                     break;
                 }
                 Ended::Draining => {
+                    self.client.channels.leave(driver.via.as_ref());
                     self.draining.spawn(driver.run_out());
-                    // The connection leads to the broker that is about to stop, until that ends it.
-                    if let Ok(endpoint) = self.client.connect.endpoint() {
-                        self.client.channel = endpoint.connect_lazy();
-                    }
-                    Error::unavailable("the broker is about to stop")
+                    Error::unavailable("the broker is about to end the connection")
                 }
                 Ended::Broken(error) => {
                     if !driver.link.with(|leases| leases.is_settled()) {

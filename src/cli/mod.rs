@@ -51,7 +51,8 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Where the broker is.
+    /// Where the broker is, or several, separated by commas; dns:///NAME:PORT for all addresses of a name. Calls go to them
+    /// in turn.
     #[arg(short, long, global = true, env = "MINITOOLSTREAM_ADDRESS", default_value = "http://127.0.0.1:50051")]
     address: String,
 

@@ -176,6 +176,7 @@ impl Config {
         );
         let day = Duration::from_secs(86_400);
         let durations = [
+            ("server.connection_age_grace", self.connection_age_grace, Duration::from_millis(100), 365 * day),
             ("ttl.default", self.ttl_default, Duration::from_millis(1), 36_500 * day),
             ("ttl.max", self.ttl_max, Duration::from_millis(1), 36_500 * day),
             ("dedup.window", self.dedup_window, Duration::from_secs(1), day),
@@ -195,6 +196,11 @@ impl Config {
                 format!("{key}: {shown} is out of range: {min_shown} to {max_shown}"),
             );
         }
+        let age = self.connection_age;
+        check(
+            age.is_zero() || (Duration::from_millis(100)..=365 * day).contains(&age),
+            format!("server.connection_age: {} is out of range: 0 for never, or 100ms to 365d", time::show(age)),
+        );
         check(
             self.ttl_default <= self.ttl_max,
             "ttl.default is longer than ttl.max: lower the one or raise the other".into(),

@@ -67,6 +67,11 @@ settings! {
     port: u16, "server.port", "SERVER_PORT", "50051";
     /// gRPC port for consuming.
     egress_port: u16, "server.egress_port", "EGRESS_PORT", "50052";
+    /// A gRPC connection this old is ended in good order, so that its client comes back and may meet another broker; each a
+    /// little earlier or later, by up to a tenth. 0 for never.
+    connection_age: Duration, "server.connection_age", "SERVER_CONNECTION_AGE", "30m";
+    /// How long calls, reads, uploads and leases of such a connection may go on before it is cut.
+    connection_age_grace: Duration, "server.connection_age_grace", "SERVER_CONNECTION_AGE_GRACE", "1h";
     /// Port of health checks, metrics, and messages over HTTP.
     http_port: u16, "http.port", "HTTP_PORT", "8080";
     /// Instances of Tarantool, `host:port`, separated by commas: then metadata is there and payload in S3, and many brokers

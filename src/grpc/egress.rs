@@ -14,7 +14,7 @@ use super::{
     Broker, consume,
     fetch::{Fetch, message_bytes},
     follow,
-    ingress::{name_request, permits},
+    ingress::{connection, name_request, permits},
     outlet::{Outlet, outlet},
     status::status,
 };
@@ -48,8 +48,9 @@ impl EgressService for Egress {
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn subscribe(&self, request: Request<SubscribeRequest>) -> Result<Response<Responses<Notification>>, Status> {
         name_request(&request);
+        let draining = connection(&request)?.draining.clone();
         let reading = self.0.notified_from(request.into_inner()).await.map_err(|error| status(&error))?;
-        let stream = follow::notifications(&self.0, reading).map_err(|error| status(&error))?;
+        let stream = follow::notifications(&self.0, draining, reading).map_err(|error| status(&error))?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -57,11 +58,13 @@ impl EgressService for Egress {
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<Responses<Message>>, Status> {
         let started = Instant::now();
         name_request(&request);
+        let connection = connection(&request)?;
         let request = request.into_inner();
         let wanted = self.0.check_fetch(&request).map_err(|error| status(&error))?;
         let reading = self.0.read_from(&request).await.map_err(|error| status(&error))?;
         if request.follow {
-            let stream = follow::messages(&self.0, reading, wanted).map_err(|error| status(&error))?;
+            let draining = connection.draining.clone();
+            let stream = follow::messages(&self.0, draining, reading, wanted).map_err(|error| status(&error))?;
             return Ok(Response::new(Box::pin(stream)));
         }
         let (outlet, stream) = outlet(self.0.config.stall_timeout);
@@ -94,8 +97,8 @@ impl EgressService for Egress {
         request: Request<Streaming<ConsumeRequest>>,
     ) -> Result<Response<Responses<ConsumeResponse>>, Status> {
         name_request(&request);
-        let permits = permits(&request);
-        let stream = consume::serve(&self.0, request.into_inner(), permits).await?;
+        let (connection, permits) = (connection(&request)?, permits(&request));
+        let stream = consume::serve(&self.0, &connection.draining, request.into_inner(), permits).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use super::{
     Broker,
+    draining::Draining,
     fetch::{Fetch, PAGE_MESSAGES, Wanted},
     outlet::{Outlet, outlet},
     reading::Reading,
@@ -34,6 +35,7 @@ use crate::{
 /// Tells of what lies beyond `reading`.
 pub(super) fn notifications(
     broker: &Broker,
+    draining: Draining,
     reading: Reading,
 ) -> Result<impl Stream<Item = Result<Notification, Status>> + use<>> {
     let (outlet, stream) = outlet(broker.config.stall_timeout);
@@ -44,13 +46,14 @@ pub(super) fn notifications(
         head: head.clone(),
         outlet: outlet.clone(),
     };
-    start(broker, head, Arc::new(feed), outlet)?;
+    start(broker, draining, head, Arc::new(feed), outlet)?;
     Ok(stream)
 }
 
 /// Sends messages from where `reading` stands on, and new ones as they are committed.
 pub(super) fn messages(
     broker: &Broker,
+    draining: Draining,
     reading: Reading,
     wanted: Wanted,
 ) -> Result<impl Stream<Item = Result<Message, Status>> + use<>> {
@@ -62,19 +65,19 @@ pub(super) fn messages(
         head: head.clone(),
         outlet: outlet.clone(),
     };
-    start(broker, head, Arc::new(feed), outlet)?;
+    start(broker, draining, head, Arc::new(feed), outlet)?;
     Ok(stream)
 }
 
 fn start<T: Send + 'static>(
     broker: &Broker,
+    draining: Draining,
     head: watch::Receiver<u64>,
     feed: Arc<dyn Feed>,
     outlet: Outlet<T>,
 ) -> Result<()> {
     let ended = CancellationToken::new();
     let alive = subscriber(broker, head, feed, ended.clone())?;
-    let draining = broker.draining.clone();
     tokio::spawn(async move {
         tokio::select! {
             given_up = alive => {
@@ -83,8 +86,8 @@ fn start<T: Send + 'static>(
                 }
             }
             () = outlet.closed() => ended.cancel(),
-            () = draining.cancelled() => {
-                outlet.end(Some(status(&Error::draining())));
+            () = draining.begun() => {
+                outlet.end(Some(status(&draining.reason())));
                 ended.cancel();
             }
         }

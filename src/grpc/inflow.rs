@@ -57,7 +57,7 @@ impl Watch {
         if !request.uri().path().starts_with("/minitoolstream.") {
             return request;
         }
-        let Some(info) = request.extensions().get::<ConnectionInfo>() else { return request };
+        let Some(info) = request.extensions().get::<Arc<ConnectionInfo>>() else { return request };
         let ends_with = |call: &&str| request.uri().path().ends_with(*call);
         let is_stream = ["/PublishStream", "/Consume", "/Upload"].iter().any(ends_with);
         let purpose = if ends_with(&"/Upload") { Purpose::Upload } else { Purpose::Message };

@@ -1,4 +1,4 @@
-use std::{pin::Pin, time::Instant};
+use std::{pin::Pin, sync::Arc, time::Instant};
 
 use minitoolstream_proto::{
     AbortUploadRequest, AbortUploadResponse, GetUploadRequest, GetUploadResponse, PublishBatchRequest,
@@ -17,7 +17,6 @@ use super::{
     upload, validate,
 };
 use crate::{
-    admission::ConnectionAdmission,
     error::{Error, Result},
     metrics::Operation,
     types::{Published, RequestId},
@@ -32,8 +31,9 @@ impl IngressService for Ingress {
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn publish(&self, request: Request<PublishRequest>) -> Result<Response<PublishResponse>, Status> {
         let started = Instant::now();
-        let (limits, id, permit) = (limits(&request)?, name_request(&request), permits(&request).next());
-        let result = self.0.submit(id, vec![request.into_inner()], &limits, permit).await.results().await.pop();
+        let (connection, id, permit) = (connection(&request)?, name_request(&request), permits(&request).next());
+        let result =
+            self.0.submit(id, vec![request.into_inner()], &connection.admission, permit).await.results().await.pop();
         self.0.metrics.latency(Operation::Publish, started.elapsed());
         match result.unwrap_or_else(|| Err(Error::outcome_unknown())) {
             Ok(published) => Ok(Response::new(PublishResponse {
@@ -53,10 +53,10 @@ impl IngressService for Ingress {
         request: Request<PublishBatchRequest>,
     ) -> Result<Response<PublishBatchResponse>, Status> {
         let started = Instant::now();
-        let (limits, id, permit) = (limits(&request)?, name_request(&request), permits(&request).next());
+        let (connection, id, permit) = (connection(&request)?, name_request(&request), permits(&request).next());
         let messages = request.into_inner().messages;
         validate::batch_len("messages", messages.len(), &self.0.config).map_err(|error| status(&error))?;
-        let results = self.0.submit(id, messages, &limits, permit).await.results().await;
+        let results = self.0.submit(id, messages, &connection.admission, permit).await.results().await;
         let results = results.into_iter().map(wire_result).collect();
         self.0.metrics.latency(Operation::PublishBatch, started.elapsed());
         Ok(Response::new(PublishBatchResponse { results }))
@@ -64,8 +64,10 @@ impl IngressService for Ingress {
 
     #[tracing::instrument(skip_all, fields(request, client_request))]
     async fn upload(&self, request: Request<Streaming<UploadRequest>>) -> Result<Response<UploadResponse>, Status> {
-        let (limits, id, permits) = (limits(&request)?, name_request(&request), permits(&request));
-        upload::serve(self.0.clone(), id, limits, permits, request.into_inner()).await.map(Response::new)
+        let (connection, id, permits) = (connection(&request)?, name_request(&request), permits(&request));
+        upload::serve(self.0.clone(), id, connection.admission.clone(), permits, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn get_upload(&self, request: Request<GetUploadRequest>) -> Result<Response<GetUploadResponse>, Status> {
@@ -89,8 +91,8 @@ impl IngressService for Ingress {
         &self,
         request: Request<Streaming<PublishStreamRequest>>,
     ) -> Result<Response<Self::PublishStreamStream>, Status> {
-        let (limits, permits) = (limits(&request)?, permits(&request));
-        let acks = publish_stream::serve(self.0.clone(), limits, permits, request.into_inner());
+        let (connection, permits) = (connection(&request)?, permits(&request));
+        let acks = publish_stream::serve(self.0.clone(), connection, permits, request.into_inner());
         Ok(Response::new(Box::pin(acks)))
     }
 }
@@ -112,12 +114,10 @@ pub(super) fn permits<T>(request: &Request<T>) -> Permits {
     request.extensions().get::<Permits>().cloned().unwrap_or_default()
 }
 
-/// The limits of the connection that a request came through.
-pub(super) fn limits<T>(request: &Request<T>) -> Result<ConnectionAdmission, Status> {
-    match request.extensions().get::<ConnectionInfo>() {
-        Some(info) => Ok(info.admission.clone()),
-        None => Err(Status::internal("the request came through no connection")),
-    }
+/// The connection that a request came through.
+pub(super) fn connection<T>(request: &Request<T>) -> Result<Arc<ConnectionInfo>, Status> {
+    let info = request.extensions().get::<Arc<ConnectionInfo>>();
+    info.cloned().ok_or_else(|| Status::internal("the request came through no connection"))
 }
 
 /// Gives a request the id under which it appears in logs, and records it in the current span together with the

@@ -1,9 +1,12 @@
 //! The gRPC surface: converts, asks the broker, and puts answers on the wire.
 
 mod admin;
+mod age;
 mod connection;
 mod consume;
 mod consumers;
+mod deadline;
+mod draining;
 mod egress;
 mod fetch;
 mod follow;

@@ -2,9 +2,14 @@
 //!
 //! Frames are validated and handed to publishers in the order in which they came; many may be in flight. Their acks are
 //! gathered as they complete. When the client's credit (the connection's permits) is used up, no further frame is
-//! read: HTTP/2 flow control tells the client to wait.
+//! read: HTTP/2 flow control tells the client to wait. A client whose connection becomes old is told, and ends the stream
+//! itself, so that it knows what became of every message; a broker that stops reads no further frame.
 
-use std::time::Instant;
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use minitoolstream_proto::{PublishAck, PublishStreamRequest, PublishStreamResponse};
@@ -14,17 +19,12 @@ use tonic::{Status, Streaming};
 
 use super::{
     Broker,
+    connection::ConnectionInfo,
     inflow::Permits,
     status::{publish_error, status},
     validate,
 };
-use crate::{
-    actors::publisher::Results,
-    admission::ConnectionAdmission,
-    error::{Error, Result},
-    metrics::Operation,
-    types::RequestId,
-};
+use crate::{actors::publisher::Results, error::Result, metrics::Operation, types::RequestId};
 
 /// Frames in flight on one stream; more wait to be read.
 const FRAMES_MAX: usize = 1024;
@@ -32,10 +32,13 @@ const FRAMES_MAX: usize = 1024;
 /// Responses that wait for a client to read them.
 const RESPONSES_MAX: usize = 64;
 
+/// How long a client may take to end its stream when it is told that its connection is old.
+const NOTICE: Duration = Duration::from_secs(5);
+
 /// Serves one stream until the client ends it, fails, or does not read its acks.
 pub(super) fn serve(
     broker: Broker,
-    limits: ConnectionAdmission,
+    connection: Arc<ConnectionInfo>,
     permits: Permits,
     frames: Streaming<PublishStreamRequest>,
 ) -> impl Stream<Item = Result<PublishStreamResponse, Status>> {
@@ -43,7 +46,7 @@ pub(super) fn serve(
     // Beside the queue: a client that does not read leaves no room in it, and finds the reason when it does.
     let (reason, end) = oneshot::channel();
     tokio::spawn(async move {
-        if let Err(status) = pump(&broker, &limits, &permits, frames, &acks).await {
+        if let Err(status) = pump(&broker, &connection, &permits, frames, &acks).await {
             let _ = reason.send(status);
         }
     });
@@ -53,25 +56,35 @@ pub(super) fn serve(
 
 async fn pump(
     broker: &Broker,
-    limits: &ConnectionAdmission,
+    connection: &ConnectionInfo,
     permits: &Permits,
     mut frames: Streaming<PublishStreamRequest>,
     acks: &mpsc::Sender<PublishStreamResponse>,
 ) -> Result<(), Status> {
     let mut in_flight = FuturesUnordered::new();
-    let (mut open, mut draining) = (true, false);
+    let draining = &connection.draining;
+    let mut notice = pin!(async {
+        draining.begun().await;
+        // No room means that the client reads none of its acks: nor would it read this.
+        let _ = acks.try_send(PublishStreamResponse { draining: true, ..Default::default() });
+        tokio::select! {
+            () = draining.broker_stops() => {}
+            () = tokio::time::sleep(NOTICE) => {}
+        }
+    });
+    let (mut open, mut is_ended) = (true, false);
     while open || !in_flight.is_empty() {
         tokio::select! {
-            () = broker.draining.cancelled(), if open => {
+            () = &mut notice, if open => {
                 open = false;
-                draining = true;
+                is_ended = true;
             }
             frame = frames.message(), if open && in_flight.len() < FRAMES_MAX => match frame? {
                 Some(frame) => {
                     validate::batch_len("messages", frame.messages.len(), &broker.config)
                         .map_err(|error| status(&error))?;
                     let started = Instant::now();
-                    let submitted = broker.submit(RequestId::next(), frame.messages, limits, permits.next()).await;
+                    let submitted = broker.submit(RequestId::next(), frame.messages, &connection.admission, permits.next()).await;
                     in_flight.push(async move { (frame.first_id, started, submitted.results().await) });
                 }
                 None => open = false,
@@ -95,7 +108,7 @@ async fn pump(
             }
         }
     }
-    if draining { Err(status(&Error::draining())) } else { Ok(()) }
+    if is_ended { Err(status(&draining.reason())) } else { Ok(()) }
 }
 
 /// Appends the results of a frame as runs of consecutive ids and sequences.
@@ -136,7 +149,7 @@ fn continues(run: &PublishAck, next: &PublishAck) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Published;
+    use crate::{error::Error, types::Published};
 
     #[test]
     fn acks_are_runs() {

@@ -136,6 +136,8 @@ families! {
     store_limit: IntGaugeVec, "minitoolstream_store_limit_bytes", [STORE];
     /// gRPC connections, over both ports
     connections: IntGauge, "minitoolstream_open_connections", [];
+    /// gRPC connections that reached `server.connection_age` and were told to end
+    aged_connections: IntCounter, "minitoolstream_aged_connections_total", [];
     /// subscriptions and following reads
     subscriptions: IntGauge, "minitoolstream_live_subscriptions", [];
     /// requests to S3, each attempt counted: a `503` beside a `200` was got over

@@ -166,6 +166,11 @@ impl Metrics {
         GaugeGuard::of(&self.0.families.connections)
     }
 
+    /// Counts a connection that is told to end because of its age.
+    pub fn aged_connection(&self) {
+        self.0.families.aged_connections.inc();
+    }
+
     /// Counts a subscription until the guard is dropped.
     pub fn subscription(&self) -> GaugeGuard {
         GaugeGuard::of(&self.0.families.subscriptions)

@@ -1,6 +1,7 @@
 //! What goes wrong outside the broker: damaged files, full disks, slow clients, bad requests, clocks, restarts.
 #![allow(clippy::unwrap_used)]
 
+mod age;
 mod api;
 mod clock;
 mod damage;

@@ -3,6 +3,7 @@
 //! Most files are a suite for one promise, that publishes and consumes through a [`site::Site`] while [`faults`] go on.
 #![allow(clippy::unwrap_used)]
 
+mod age;
 mod basics;
 mod books;
 mod damage;

@@ -29,6 +29,9 @@ pub(crate) struct Worker {
 }
 
 impl Fake {
+    /// Leases from here on are those of another broker: nothing can be read by them.
+    pub(crate) const LEASE_OF_ANOTHER: u64 = 1000;
+
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -100,7 +103,13 @@ impl EgressService for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
 
-    async fn read_message(&self, _: Request<ReadMessageRequest>) -> Result<Response<Self::ReadMessageStream>, Status> {
+    async fn read_message(
+        &self,
+        request: Request<ReadMessageRequest>,
+    ) -> Result<Response<Self::ReadMessageStream>, Status> {
+        if request.get_ref().lease_id >= Fake::LEASE_OF_ANOTHER {
+            return Err(Status::failed_precondition("the lease was given by another broker"));
+        }
         let pieces = ["so ", "large"].map(|piece| Ok(ReadMessageResponse { data: piece.into(), message: None }));
         Ok(Response::new(Box::pin(futures_util::stream::iter(pieces))))
     }

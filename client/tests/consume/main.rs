@@ -66,6 +66,20 @@ async fn large_messages_are_read_in_pieces() {
 }
 
 #[tokio::test]
+async fn what_is_out_on_a_stream_that_drains_is_read_at_any_broker() {
+    let mut fake = Fake::start().await;
+    let (mut deliveries, worker, _) = open!(fake, fake.client().await.consumer("c"));
+    let message = Message { detached: Some(Detached { size: 8, ..Default::default() }), ..Default::default() };
+    let delivered = Delivered { message: Some(message), lease_id: Fake::LEASE_OF_ANOTHER, ..Default::default() };
+    worker.say(ConsumeResponse { deliveries: vec![delivered], ..Default::default() }).await;
+    let delivery = next(&mut deliveries).await;
+    assert!(delivery.data().await.is_err(), "elsewhere nobody knows the lease");
+    worker.say(ConsumeResponse { draining: true, ..Default::default() }).await;
+    let _next = fake.next(WAIT).await;
+    assert_eq!(delivery.data().await.unwrap(), "so large");
+}
+
+#[tokio::test]
 async fn a_broken_stream_is_opened_again_and_its_leases_are_lost() {
     let mut fake = Fake::start().await;
     let (mut deliveries, worker, _) = open!(fake, fake.client().await.consumer("c"));

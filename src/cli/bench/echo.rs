@@ -37,7 +37,7 @@ impl IngressService for Echo {
             let frame = frame?;
             let count = u32::try_from(frame.messages.len()).unwrap_or(u32::MAX);
             let ack = PublishAck { first_id: frame.first_id, count, first_sequence: 1, ..Default::default() };
-            Ok(PublishStreamResponse { acks: vec![ack] })
+            Ok(PublishStreamResponse { acks: vec![ack], draining: false })
         });
         Ok(Response::new(Box::pin(acks)))
     }

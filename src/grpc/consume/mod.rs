@@ -29,7 +29,9 @@ use tonic::{Status, Streaming};
 
 use self::session::Session;
 use super::{
-    Broker, consumers, fetch,
+    Broker, consumers,
+    draining::Draining,
+    fetch,
     follow::subscriber,
     inflow::Permits,
     outlet::{Outlet, outlet},
@@ -64,11 +66,12 @@ const CLOSE_PAUSE: Duration = Duration::from_millis(100);
 /// Opens a worker's stream.
 pub(super) async fn serve(
     broker: &Broker,
+    draining: &Draining,
     mut frames: Streaming<ConsumeRequest>,
     permits: Permits,
 ) -> Result<impl Stream<Item = Result<ConsumeResponse, Status>> + use<>, Status> {
-    if broker.draining.is_cancelled() {
-        return Err(status(&Error::draining()));
+    if draining.has_begun() {
+        return Err(status(&draining.reason()));
     }
     let first = match tokio::time::timeout(OPENING, frames.message()).await {
         Ok(first) => first?,
@@ -80,12 +83,14 @@ pub(super) async fn serve(
         return Err(status(&Error::invalid("open", problem)));
     };
     let opened = broker.open(open).await.map_err(|error| status(&error))?;
-    start(broker, opened, first.unwrap_or_default(), frames, permits).await.map_err(|error| status(&error))
+    let first = first.unwrap_or_default();
+    start(broker, draining.clone(), opened, first, frames, permits).await.map_err(|error| status(&error))
 }
 
 /// A consumer as one worker opened it.
 struct Opened {
     view: ConsumerView,
+    is_durable: bool,
     message_bytes: usize,
     heartbeat: Duration,
 }
@@ -124,7 +129,8 @@ impl Broker {
                 self.stores.metadata.create_consumer(new).await?
             }
         };
-        Ok(Opened { view, message_bytes: fetch::message_bytes(open.max_message_bytes), heartbeat })
+        let message_bytes = fetch::message_bytes(open.max_message_bytes);
+        Ok(Opened { view, is_durable: !open.durable_name.is_empty(), message_bytes, heartbeat })
     }
 }
 
@@ -140,12 +146,13 @@ fn random() -> u64 {
 
 async fn start(
     broker: &Broker,
+    draining: Draining,
     opened: Opened,
     first: ConsumeRequest,
     frames: Streaming<ConsumeRequest>,
     permits: Permits,
 ) -> Result<impl Stream<Item = Result<ConsumeResponse, Status>> + use<>> {
-    let Opened { view, message_bytes, heartbeat } = opened;
+    let Opened { view, is_durable, message_bytes, heartbeat } = opened;
     let (outlet, stream) = outlet(broker.config.stall_timeout);
     let id = consumer::Session(random());
     // Followed before the first look, so that nothing falls between.
@@ -156,6 +163,7 @@ async fn start(
         view.name.clone(),
         message_bytes,
         outlet.clone(),
+        draining,
         ring.borrow().count,
     ));
     let lessor: Arc<dyn Lessor> = session.clone();
@@ -173,7 +181,7 @@ async fn start(
             return Err(error);
         }
     };
-    let worker = Worker { session: session.clone(), outlet: outlet.clone(), head, ring, heartbeat };
+    let worker = Worker { session: session.clone(), outlet: outlet.clone(), head, ring, heartbeat, is_durable };
     tokio::spawn(async move {
         let given_up = tokio::select! {
             given_up = alive => given_up.err(),
@@ -206,13 +214,14 @@ struct Worker {
     head: tokio::sync::watch::Receiver<u64>,
     ring: tokio::sync::watch::Receiver<Ring>,
     heartbeat: Duration,
+    is_durable: bool,
 }
 
 impl Worker {
     /// Completes when the client is gone.
     async fn attend(mut self, mut frames: Streaming<ConsumeRequest>, permits: Permits) {
         let session = self.session.clone();
-        let draining = session.broker().draining.clone();
+        let draining = session.draining();
         let mut is_open = true;
         let mut beat = tokio::time::interval(self.heartbeat / 2);
         let mut is_draining = false;
@@ -236,7 +245,12 @@ impl Worker {
                 () = self.outlet.room(), if session.waits_for_room() => session.room(),
                 () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => session.look_if_due(),
                 _ = beat.tick() => session.beat(self.heartbeat),
-                () = draining.cancelled(), if !is_draining => {
+                () = draining.begun(), if !is_draining && self.is_durable => {
+                    is_draining = true;
+                    session.drain();
+                }
+                // It cannot go on elsewhere: a connection that only becomes old keeps it until the grace is over.
+                () = draining.broker_stops(), if !is_draining && !self.is_durable => {
                     is_draining = true;
                     session.drain();
                 }

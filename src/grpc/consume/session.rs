@@ -25,7 +25,7 @@ use crate::{
     broker::read::Lessor,
     consumer::{self, Step, Stepped, Want},
     error::{Error, Result},
-    grpc::{outlet::Outlet, status::status},
+    grpc::{draining::Draining, outlet::Outlet, status::status},
     types::{ConsumerName, Timestamp},
 };
 
@@ -43,6 +43,7 @@ pub(super) struct Session {
     /// The largest data the client takes in one message.
     pub(super) message_bytes: usize,
     pub(super) outlet: Outlet<ConsumeResponse>,
+    pub(super) draining: Draining,
     /// Counts news.
     pub(super) news: watch::Sender<u64>,
     pub(super) inbox: Mutex<Inbox>,
@@ -71,6 +72,7 @@ impl Session {
         consumer: ConsumerName,
         message_bytes: usize,
         outlet: Outlet<ConsumeResponse>,
+        draining: Draining,
         rung: u64,
     ) -> Self {
         Self {
@@ -79,6 +81,7 @@ impl Session {
             consumer,
             message_bytes,
             outlet,
+            draining,
             news: watch::channel(0).0,
             inbox: Mutex::default(),
             replan: Notify::new(),
@@ -97,6 +100,10 @@ impl Session {
 
     pub(super) fn broker(&self) -> &Broker {
         &self.broker
+    }
+
+    pub(super) fn draining(&self) -> &Draining {
+        &self.draining
     }
 
     pub(super) fn consumer(&self) -> &ConsumerName {
@@ -241,7 +248,7 @@ impl Feed for Session {
             Ok(Look::Go(more)) => Some(Progress { seen, more }),
             Ok(Look::End) => {
                 let is_draining = self.is_draining.load(Ordering::Acquire);
-                self.outlet.end(is_draining.then(|| status(&Error::draining())));
+                self.outlet.end(is_draining.then(|| status(&self.draining.reason())));
                 None
             }
             Err(error) => {
