@@ -92,5 +92,10 @@ fn the_probe_tells_who_answers() {
     }
     let refused = ask(server.address(), "another");
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("password"), "{refused:?}");
+    let one_of_many = tarantool(
+        &[probe.to_str().unwrap()],
+        &[("MTS_LISTEN", server.address()), ("MTS_PASSWORD", "new"), ("MTS_REPLICATION", THREE)],
+    );
+    assert!(one_of_many.status.success(), "its leader has not written the new password yet: {one_of_many:?}");
     assert!(!ask("127.0.0.1:1", &config.password).status.success(), "nobody listens there");
 }
