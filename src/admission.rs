@@ -14,7 +14,7 @@
 //!   over shared stores also
 //!   + cache.bytes
 //!   + s3.parts x s3.part_size             parts of all uploads on their way
-//!   + s3.part_size x uploads under way    the part that each of them gathers
+//!   + s3.part_size x limits.upload_streams  the part that each upload under way gathers
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -103,6 +103,7 @@ pub struct Admission {
     connection_bytes: usize,
     connection_requests: usize,
     uploads: Quota,
+    upload_streams: Quota,
     reads: Quota,
     subscriptions: Quota,
 }
@@ -126,6 +127,7 @@ impl Admission {
             connection_bytes: config.connection_inflight_bytes.as_usize(),
             connection_requests: config.connection_inflight_requests,
             uploads: Quota::new("limits.upload_bytes", config.upload_bytes.as_usize()),
+            upload_streams: Quota::new("limits.upload_streams", config.upload_streams),
             reads: Quota::new("limits.read_bytes", config.read_bytes.as_usize()),
             subscriptions: Quota::new("limits.subscriptions", config.subscriptions),
         }
@@ -138,6 +140,14 @@ impl Admission {
             requests: Quota::new("limits.connection_inflight_requests", self.connection_requests),
         };
         ConnectionAdmission { total: self.total.clone(), own, uploads: self.uploads.clone() }
+    }
+
+    /// Waits a while for a place among those that write to objects.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] if there is none in time.
+    pub async fn upload(&self) -> Result<Permit> {
+        self.upload_streams.take(1, PATIENCE).await
     }
 
     /// Waits for room to read `bytes`.

@@ -66,6 +66,7 @@ impl Uploading {
     /// Uploads until it is published; what is durable of it is asked for first if `is_known`.
     pub(crate) async fn run(mut self, is_known: bool) -> Result<Uploaded> {
         let mut asks = is_known && self.source.can_seek();
+        let mut why = None;
         loop {
             let status = match self.attempt(asks).await {
                 Ok(response) => {
@@ -73,7 +74,12 @@ impl Uploading {
                     self.tell(response.size);
                     return Ok(response.into());
                 }
-                Err(Stop::Source(error)) => return Err(error),
+                Err(Stop::Source(error)) => {
+                    return Err(match why {
+                        Some(why) => Error::Other(format!("{error}; it had ended because of this: {why}")),
+                        None => error,
+                    });
+                }
                 Err(Stop::Status(status)) => *status,
             };
             asks = true;
@@ -85,6 +91,7 @@ impl Uploading {
             }
             let error = self.attempts.failed(status.into())?;
             self.attempts.wait(&error).await;
+            why = Some(error);
         }
     }
 

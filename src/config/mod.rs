@@ -146,6 +146,7 @@ impl Config {
         }
         let counts = [
             ("limits.uploads", self.uploads, 1, 1_000_000),
+            ("limits.upload_streams", self.upload_streams, 1, 100_000),
             ("limits.header_count_max", self.header_count_max, 0, 10_000),
             ("limits.batch_max", self.batch_max, 1, 100_000),
             ("limits.inflight_requests", self.inflight_requests, 1, 10_000_000),

@@ -144,6 +144,8 @@ settings! {
     upload_retention: Duration, "uploads.retention", "UPLOADS_RETENTION", "24h";
     /// Bytes of uploads accepted and not yet written, over all connections.
     upload_bytes: ByteSize, "limits.upload_bytes", "LIMITS_UPLOAD_BYTES", "32MiB";
+    /// Most uploads at work at a time, of more than 1 MiB each; more wait, and are told to come again.
+    upload_streams: usize, "limits.upload_streams", "LIMITS_UPLOAD_STREAMS", "128";
     /// Most headers of one message.
     header_count_max: usize, "limits.header_count_max", "LIMITS_HEADER_COUNT_MAX", "64";
     /// Largest sum of header keys and values of one message.

@@ -129,7 +129,7 @@ fn memory_is_enough_for_all_limits() {
                 + ((config.connections as u64) << 20)
                 + ((config.subscriptions as u64) << 13)
                 + config.cache_bytes.0
-                + config.s3_part_size.0 * config.s3_parts as u64;
+                + config.s3_part_size.0 * (config.s3_parts + config.upload_streams) as u64;
             let limit = quantity(broker.at("/spec/template/spec/containers/0/resources/limits/memory"));
             let (bytes, limit) = (bytes >> 20, limit / 1048576.0);
             assert!(bytes as f64 <= limit, "{}: {}: {bytes} MiB of {limit}", rendering.name, broker.title());

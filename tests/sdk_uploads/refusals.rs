@@ -77,3 +77,22 @@ async fn an_upload_that_is_given_up_is_gone() {
     assert_eq!(upload(&client, "a", b"after").await.sequence, 1);
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn an_upload_from_a_pipe_tells_what_ended_it() {
+    let broker =
+        minitoolstream_testkit::TestBroker::start(&[("LIMITS_UPLOAD_STREAMS", "1"), ("SHUTDOWN_DEADLINE", "300ms")])
+            .await;
+    let client = broker.client().await;
+    let (mut pipe, outlet) = tokio::io::duplex(1 << 16);
+    let first = tokio::spawn(client.upload(message("a")).id("x").size(9 * MIB as u64).from_reader(outlet));
+    tokio::io::AsyncWriteExt::write_all(&mut pipe, &data(MIB)).await.unwrap();
+    while client.get_upload("x").await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let bytes = data(9 * MIB);
+    let refused = client.upload(message("a")).from_reader(&bytes[..]).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be read again") && refused.contains("limits.upload_streams"), "{refused}");
+    first.abort();
+    broker.stop().await;
+}

@@ -178,3 +178,22 @@ async fn p6_uploads_under_way_are_limited() {
     assert_code(&api.abort("3").await.unwrap_err(), Code::FailedPrecondition, "is published");
     broker.stop().await;
 }
+
+#[tokio::test]
+async fn p6_uploads_at_work_are_limited() {
+    let (broker, api) = start(&[("LIMITS_UPLOAD_STREAMS", "1")]).await;
+    let known = |id: &str| UploadHeader { size: Some(2 << 20), ..header(id, "a") };
+    let first = api.begin(known("1")).await;
+    while api.get("1").await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let refused = api.begin(known("2")).await.end().await.unwrap_err();
+    assert_code(&refused, Code::ResourceExhausted, "limits.upload_streams is used up (1)");
+    assert_eq!(api.upload(header("small", "a"), Pattern::new(1, 100)).await.unwrap().sequence, 1, "small ones pass");
+    let unknown = api.upload(header("3", "a"), Pattern::new(1, 3 << 20)).await;
+    assert_code(&unknown.unwrap_err(), Code::ResourceExhausted, "limits.upload_streams");
+    let interrupted = first.end().await.unwrap_err();
+    assert_code(&interrupted, Code::FailedPrecondition, "without a commit");
+    assert_eq!(api.upload(known("2"), Pattern::new(1, 2 << 20)).await.unwrap().sequence, 2);
+    broker.stop().await;
+}

@@ -38,6 +38,8 @@ pub(crate) struct Session {
     small: BytesMut,
     gathered_len: usize,
     permit: Permit,
+    /// To write to an object.
+    slot: Option<Permit>,
     /// Of the row; `None` while all data is in memory.
     epoch: Option<u64>,
     /// `None` while all data is in memory.
@@ -77,6 +79,7 @@ impl Session {
             small: BytesMut::new(),
             gathered_len: 0,
             permit: Permit::default(),
+            slot: None,
             epoch: None,
             writing: None,
             turn,
@@ -142,6 +145,7 @@ impl Session {
 
     /// From now on bytes go to an object, from an offset on; its row is written first.
     async fn write_to_object(&mut self, offset: u64) -> Result<()> {
+        self.slot = Some(self.broker.admission.upload().await?);
         let now = self.broker.clock.now();
         let new = NewUpload {
             id: self.id.clone(),
