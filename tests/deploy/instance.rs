@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -12,19 +12,10 @@ use serde_json::Value;
 use crate::{
     file,
     rendering::{Rendering, TWINS},
+    service::Running,
 };
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
-
-/// Ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn texts(list: &Value) -> Vec<String> {
     list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()

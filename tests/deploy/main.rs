@@ -16,7 +16,9 @@ mod probes;
 mod rendering;
 mod schemas;
 mod scripts;
+mod service;
 mod settings;
+mod stack;
 mod tarantool;
 mod tools;
 

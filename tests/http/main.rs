@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod curl;
-mod docs;
 mod guards;
 mod publish;
 mod read;
