@@ -53,7 +53,10 @@ async fn functions_serve_brokers_of_an_earlier_version() {
 #[tokio::test]
 async fn who_is_not_served_is_told_what_to_upgrade() {
     let refusals = [
-        ((3, 3), "its functions have version 3, and serve version 2, which this broker calls, no more: upgrade the broker"),
+        (
+            (3, 3),
+            "its functions have version 3, and serve version 2, which this broker calls, no more: upgrade the broker",
+        ),
         ((1, 1), "its functions have version 1, and this broker calls version 2: upgrade Tarantool's modules first"),
     ];
     for ((present, oldest), told) in refusals {
@@ -76,7 +79,8 @@ fn functions_serve_brokers_that_do_not_tell_their_version() {
 #[test]
 #[should_panic(expected = "the schema has version 2, and this version of the modules knows 1: use the newer one")]
 fn spaces_of_a_later_version_are_refused() {
-    let later = functions("mts/schema.lua", "local function spaces()", "STEPS[2] = function() end\nlocal function spaces()");
+    let later =
+        functions("mts/schema.lua", "local function spaces()", "STEPS[2] = function() end\nlocal function spaces()");
     let mut server = Tarantool::start_on(later.path(), &[]);
     server.restart_on(&Version::present().modules);
 }

@@ -1,6 +1,6 @@
 //! P1, P2, P4, P8: brokers of two versions on the same Tarantool and S3, through an upgrade and back, under load.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use minitoolstream_client::{Client, ConsumerSettings, Deliveries, Delivery, Fetch, NewMessage};
@@ -84,15 +84,14 @@ async fn hear_of_each_other(cluster: &Cluster) {
     }
 }
 
-/// The keepers' commands of both versions, while brokers of both are at work.
-fn keep(cluster: &Cluster, versions: [&Version; 2], dir: &Path) {
-    let stores = cluster.settings();
-    for (number, version) in versions.into_iter().enumerate() {
-        version.check(&stores);
-        let backup = dir.join(number.to_string()).display().to_string();
-        version.run(&stores, &["backup", &backup]);
-        versions[1 - number].run(&stores, &["restore", &backup, "--verify"]);
-    }
+/// The keepers' commands of both versions, while brokers of both are at work: the old one's nightly backup goes on, too.
+fn keep(cluster: &Cluster, old: &Version, new: &Version) {
+    let (stores, dir) = (cluster.settings(), tempfile::tempdir().unwrap());
+    old.check(&stores);
+    new.check(&stores);
+    let backup = dir.path().join("backup").display().to_string();
+    old.run(&stores, &["backup", &backup]);
+    new.run(&stores, &["restore", &backup, "--verify"]);
 }
 
 fn stop(brokers: &mut [Process]) {
@@ -128,8 +127,7 @@ async fn p1_p2_p4_an_installation_is_upgraded_and_set_back_under_load() {
     uploads::finish(&new.0, &old.1, "from-old").await;
     uploads::begin(&new.0, "from-newer").await;
     uploads::finish(&old.0, &new.1, "from-newer").await;
-    let backups = tempfile::tempdir().unwrap();
-    tokio::task::block_in_place(|| keep(&cluster, [&previous, &present], backups.path()));
+    tokio::task::block_in_place(|| keep(&cluster, &previous, &present));
     load.goes_on("both versions").await;
 
     load.turn_to(&cluster.ingress[NEW..], &cluster.egress[NEW..]);

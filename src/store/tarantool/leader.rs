@@ -131,7 +131,10 @@ mod tests {
         let other = |interface| Ok(Status { interface, is_read_only: false, term: 9, stopped: 1, is_scarce: false });
         let refusals = [
             (1, "a: its functions have version 1, and this broker calls version 2: upgrade Tarantool's modules first"),
-            (3, "a: its functions have version 3, and serve version 2, which this broker calls, no more: upgrade the broker"),
+            (
+                3,
+                "a: its functions have version 3, and serve version 2, which this broker calls, no more: upgrade the broker",
+            ),
         ];
         for (interface, told) in refusals {
             assert_eq!(choose(all(&[other(interface)]), 0).unwrap_err(), told);

@@ -54,7 +54,8 @@ impl Server {
         arguments: Vec<u8>,
         limit: Duration,
     ) -> Result<TarantoolResponse, String> {
-        let packet = CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| self.why(&error))?;
+        let packet =
+            CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| self.why(&error))?;
         let connection = self.connection().await.map_err(|error| self.why(&error))?;
         match connection.call(packet, limit).await {
             Ok(response) => Ok(response),
