@@ -16,7 +16,8 @@ use minitoolstream_testkit::Process;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 const SUBJECTS: [&str; 3] = ["load.a", "load.b", "load.c"];
-const SIZES: [usize; 7] = [8, 500, 3000, 100_000, 50, 1_100_000, 20_000];
+/// Rows, parts of objects, and now and then an object.
+const SIZES: [usize; 14] = [8, 500, 3000, 100_000, 50, 20_000, 700, 8, 500, 3000, 50, 1_100_000, 20_000, 700];
 const PUBLISHERS: u64 = 3;
 const WORKERS: usize = 4;
 

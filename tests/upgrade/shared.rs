@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use minitoolstream_client::{Client, ConsumerSettings, Deliveries, Delivery, Fetch, NewMessage};
-use minitoolstream_testkit::{Cluster, Process, Tarantool};
+use minitoolstream_testkit::{Cluster, Process, Tarantool, http};
 
 use crate::{load::Load, uploads, version::Version};
 
-const SETTINGS: [(&str, &str); 3] = [("TTL_DEFAULT", "1h"), ("DEDUP_WINDOW", "1h"), ("SHUTDOWN_DEADLINE", "2s")];
+/// Who waits for a store says why.
+const SETTINGS: [(&str, &str); 4] =
+    [("TTL_DEFAULT", "1h"), ("DEDUP_WINDOW", "1h"), ("SHUTDOWN_DEADLINE", "2s"), ("LOG_LEVEL", "warn")];
 
 /// After this long something is lost or wedged.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -94,6 +96,15 @@ fn keep(cluster: &Cluster, old: &Version, new: &Version) {
     new.run(&stores, &["restore", &backup, "--verify"]);
 }
 
+/// All brokers take the functions that Tarantool has now: they ask every half second, and turn to nobody else meanwhile.
+async fn assert_all_are_served(cluster: &mut Cluster) {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for broker in cluster.brokers() {
+        let series = r#"minitoolstream_tarantool_instances{state="leader"}"#;
+        assert_eq!(http::metric(broker.address("http"), series).await, 1);
+    }
+}
+
 fn stop(brokers: &mut [Process]) {
     for broker in brokers {
         assert!(broker.terminate().success());
@@ -117,6 +128,7 @@ async fn p1_p2_p4_an_installation_is_upgraded_and_set_back_under_load() {
     // First Tarantool, then the brokers.
     cluster.tarantool.restart_on(&present.modules);
     load.goes_on("old brokers at new functions").await;
+    assert_all_are_served(&mut cluster).await;
     cluster.binary.clone_from(&present.binary);
     cluster.add(1, &SETTINGS);
     load.turn_to(&cluster.ingress, &cluster.egress);
