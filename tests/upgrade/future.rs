@@ -1,13 +1,20 @@
 //! Versions of Tarantool's functions that are not there yet: whom they serve, and what others are told.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use minitoolstream::store::{
     MetadataStore,
     tarantool::{Config, TarantoolMetadata},
 };
-use minitoolstream_testkit::{Cluster, Tarantool};
+use minitoolstream_testkit::{Cluster, SETTINGS, SeaweedFs, Tarantool, environment, http};
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::version::Version;
 
@@ -63,6 +70,57 @@ async fn who_is_not_served_is_told_what_to_upgrade() {
         let refusal = connect(interfaces(present, oldest).path()).await.map(|_| ()).unwrap_err().to_string();
         assert!(refusal.contains(told), "{refusal}");
     }
+}
+
+/// A broker, as long as the value lives, that may wait for its stores.
+struct Waiting {
+    child: Child,
+    http: String,
+}
+
+impl Waiting {
+    fn start(stores: &[(&'static str, String)]) -> Self {
+        let http = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new(Version::present().binary);
+        command.args(["serve"]).envs(SETTINGS).envs(stores.iter().map(|(name, value)| (name, value)));
+        // It tells why after twice this time.
+        command.env("TARANTOOL_TIMEOUT", "1s");
+        command.env("HTTP_PORT", http.port().to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self { child: command.spawn().unwrap(), http: http.to_string() }
+    }
+
+    /// Waits until its readiness is this, and the reasons say so.
+    async fn tells(&self, status: u16, what: &str) {
+        let tells = async {
+            while TcpStream::connect(&self.http).await.is_err() || {
+                let (found, body) = http::get(&self.http, "/readyz").await;
+                found != status || !body.contains(what)
+            } {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), tells)
+            .await
+            .unwrap_or_else(|_| panic!("no {status} with '{what}'"));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_was_upgraded_first_waits_and_says_what_for() {
+    let older = interfaces(1, 1);
+    let (mut tarantool, s3) = (Tarantool::start_on(older.path(), &[]), SeaweedFs::start(env!("CARGO_TARGET_TMPDIR")));
+    let broker = Waiting::start(&environment(&tarantool.config(), &s3.settings("letters")));
+    broker.tells(503, "this broker calls version 2: upgrade Tarantool's modules first").await;
+    assert_eq!(http::get(&broker.http, "/livez").await.0, 200, "a restart would not mend it");
+    tarantool.restart_on(&Version::present().modules);
+    broker.tells(200, "").await;
 }
 
 #[test]
