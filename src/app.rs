@@ -33,6 +33,7 @@ use crate::{
     http::{self, Health, Probe, Transfers, Waiting},
     metrics::Metrics,
     opened::Opened,
+    store::shared::Waits,
     types::{Clock, SystemClock},
 };
 
@@ -120,8 +121,9 @@ pub async fn start_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<R
         .map_err(|error| Error::unavailable(format!("metrics cannot be registered: {error}")))?;
     metrics.build(config.role.as_str());
     let http_listener = http_listener.into_std().map_err(io)?;
-    let waiting = Waiting::serve(http_listener.try_clone().map_err(io)?, &metrics).map_err(io)?;
-    let opened = Opened::open(&config, &metrics).await?;
+    let waits = Waits::default();
+    let waiting = Waiting::serve(http_listener.try_clone().map_err(io)?, &metrics, &waits).map_err(io)?;
+    let opened = Opened::open(&config, &metrics, &waits).await?;
     waiting.end().await;
     let stores = opened.stores();
     let (heads, rings) = (Arc::new(Heads::default()), Arc::new(Rings::default()));

@@ -7,7 +7,7 @@ use crate::{
     store::{
         Archive, Stores,
         embedded::{Embedded, Limits},
-        shared::{self, Shared},
+        shared::{self, Shared, Waits},
     },
 };
 
@@ -20,13 +20,13 @@ pub(crate) enum Opened {
 }
 
 impl Opened {
-    /// Opens the embedded stores, or connects to the shared ones and waits for them.
+    /// Opens the embedded stores, or connects to the shared ones and waits for them; `waits` tells why meanwhile.
     ///
     /// # Errors
     /// If the data directory is in use, cannot be written or read; if a shared store refuses the broker.
-    pub(crate) async fn open(config: &Config, metrics: &Metrics) -> Result<Self> {
+    pub(crate) async fn open(config: &Config, metrics: &Metrics, waits: &Waits) -> Result<Self> {
         if let Some(shared) = config.shared() {
-            return Ok(Self::Shared(Shared::connect(shared, metrics).await?));
+            return Ok(Self::Shared(Shared::connect(shared, metrics, waits).await?));
         }
         let quota = if config.quota.0 == 0 { u64::MAX } else { config.quota.0 };
         let limits = Limits { free_min: config.free_min.0, quota };

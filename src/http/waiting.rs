@@ -4,7 +4,7 @@ use actix_web::{App, HttpResponse, HttpServer, Responder, dev::ServerHandle, htt
 use serde_json::json;
 
 use super::server::render_metrics;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, store::shared::Waits};
 
 /// What HTTP says until the stores are open, which may take as long as they are away: the process lives and is not ready. Whoever
 /// restarts what is not alive would restart it for ever otherwise. Ends with the value.
@@ -15,11 +15,12 @@ impl Waiting {
     ///
     /// # Errors
     /// If the listener cannot be used.
-    pub fn serve(listener: TcpListener, metrics: &Metrics) -> std::io::Result<Self> {
-        let metrics = web::Data::new(metrics.clone());
+    pub fn serve(listener: TcpListener, metrics: &Metrics, waits: &Waits) -> std::io::Result<Self> {
+        let (metrics, waits) = (web::Data::new(metrics.clone()), web::Data::new(waits.clone()));
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(metrics.clone())
+                .app_data(waits.clone())
                 .route("/livez", web::get().to(live))
                 .service(render_metrics)
                 .default_service(web::to(unready))
@@ -54,7 +55,8 @@ async fn live() -> impl Responder {
     HttpResponse::Ok().json(json!({ "live": true }))
 }
 
-async fn unready() -> impl Responder {
-    let body = json!({ "ready": false, "reasons": ["the broker waits for its stores"] });
+async fn unready(waits: web::Data<Waits>) -> impl Responder {
+    let reasons = [vec!["the broker waits for its stores".to_owned()], waits.reasons()].concat();
+    let body = json!({ "ready": false, "reasons": reasons });
     HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, "1")).json(body)
 }

@@ -93,8 +93,13 @@ local VIEWS = {
     view_rows = view.rows,
 }
 
--- The version of this interface: a broker that knows another does not start.
-local INTERFACE = 2
+-- The version of this interface, and the oldest that it serves: brokers of both work side by side while an installation
+-- is upgraded. A function whose arguments or answer change gets a new name, and the old one stays for as long as OLDEST
+-- says so (docs/storage-format.md).
+local INTERFACE, OLDEST = 2, 2
+
+-- Brokers that call this version do not tell which they call.
+local UNTOLD = 2
 
 local function reply(answer, err)
     if err ~= nil then
@@ -106,9 +111,18 @@ local function reply(answer, err)
     return 'ok', answer
 end
 
--- What a broker asks of each instance, to find the one that takes calls and to tell how the others are.
-local function status()
-    return 'ok', { INTERFACE, not term.is_mine(), term.number(), replica.stopped(), memory.is_scarce() }
+-- The version that a broker is served: the one that it calls, or else the present one, which it will not take.
+local function offer(called)
+    if called >= OLDEST and called <= INTERFACE then
+        return called
+    end
+    return INTERFACE
+end
+
+-- What a broker asks of each instance, to find the one that takes calls and to tell how the others are; `called` is the
+-- version of the interface that it calls. The form of this answer is that of all versions.
+local function status(called)
+    return 'ok', { offer(called or UNTOLD), not term.is_mine(), term.number(), replica.stopped(), memory.is_scarce() }
 end
 
 -- A function for the instance that takes calls alone.

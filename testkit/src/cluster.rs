@@ -32,8 +32,9 @@ pub struct Cluster<T = Tarantool> {
     pub tarantool: T,
     /// Has the payload.
     pub s3: SeaweedFs,
+    /// What brokers are started from, by [`add`](Self::add).
+    pub binary: String,
     config: Config,
-    binary: String,
     dir: TempDir,
 }
 
@@ -73,7 +74,7 @@ impl<T> Cluster<T> {
         let (s3, dir, config) = (SeaweedFs::start(home), tempfile::tempdir().unwrap(), config.clone());
         let to_s3 = FaultProxy::start(s3.address());
         let (ingress, egress, to_tarantool, binary) = (vec![], vec![], vec![], binary.into());
-        let mut cluster = Self { ingress, egress, to_tarantool, to_s3, tarantool, s3, config, binary, dir };
+        let mut cluster = Self { ingress, egress, to_tarantool, to_s3, tarantool, s3, binary, config, dir };
         cluster.add(replicas, settings);
         cluster
     }

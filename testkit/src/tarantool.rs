@@ -3,7 +3,7 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -16,9 +16,13 @@ use tempfile::TempDir;
 /// The password of a server that only this process reaches.
 const PASSWORD: &str = "for-tests";
 
-/// A real Tarantool with the functions of this repository, in a process and a directory of its own. It is killed when the
+/// The functions of this repository.
+const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tarantool");
+
+/// A real Tarantool with the functions of this repository, or of another version of them, in a process and a directory of its own. It is killed when the
 /// value is dropped, and ends by itself when this process does.
 pub struct Tarantool {
+    modules: PathBuf,
     dir: TempDir,
     settings: Vec<(String, String)>,
     address: String,
@@ -29,11 +33,16 @@ impl Tarantool {
     /// Starts one on a port that the system chooses. `settings` are those of `tarantool/init.lua`; the log is not synced
     /// unless they say so.
     pub fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(Path::new(MODULES), settings)
+    }
+
+    /// The same, with the functions in a directory like `tarantool/`.
+    pub fn start_on(modules: &Path, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = crate::owned(settings);
-        let mut child = spawn(&dir, &settings, "127.0.0.1:0");
+        let mut child = spawn(modules, &dir, &settings, "127.0.0.1:0");
         let address = ready(&mut child, &dir);
-        Self { dir, settings, address, child }
+        Self { modules: modules.into(), dir, settings, address, child }
     }
 
     /// Starts several that need each other to start, on the same settings.
@@ -41,8 +50,8 @@ impl Tarantool {
         let settings = crate::owned(settings);
         let start = |address: &String| {
             let dir = tempfile::tempdir().unwrap();
-            let child = spawn(&dir, &settings, address);
-            Self { dir, settings: settings.clone(), address: address.clone(), child }
+            let child = spawn(Path::new(MODULES), &dir, &settings, address);
+            Self { modules: MODULES.into(), dir, settings: settings.clone(), address: address.clone(), child }
         };
         let mut started: Vec<_> = addresses.iter().map(start).collect();
         for instance in &mut started {
@@ -89,8 +98,15 @@ impl Tarantool {
 
     /// Starts it again, after [`kill`](Self::kill), on the same data and port.
     pub fn restart(&mut self) {
-        self.child = spawn(&self.dir, &self.settings, &self.address);
+        self.child = spawn(&self.modules, &self.dir, &self.settings, &self.address);
         ready(&mut self.child, &self.dir);
+    }
+
+    /// Kills it and starts it again with the functions of another directory.
+    pub fn restart_on(&mut self, modules: &Path) {
+        self.kill();
+        self.modules = modules.into();
+        self.restart();
     }
 
     /// Sends a signal to it, such as `STOP` or `CONT`.
@@ -125,11 +141,10 @@ impl Drop for Tarantool {
     }
 }
 
-fn spawn(dir: &TempDir, settings: &[(String, String)], listen: &str) -> Child {
-    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tarantool/test.lua");
+fn spawn(modules: &Path, dir: &TempDir, settings: &[(String, String)], listen: &str) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("tarantool.log")).unwrap();
     Command::new("tarantool")
-        .arg(script)
+        .arg(modules.join("test.lua"))
         .current_dir(dir.path())
         .env("MTS_LISTEN", listen)
         .env("MTS_PASSWORD", PASSWORD)

@@ -55,7 +55,7 @@ async fn p7_a_backup_that_is_not_as_it_was_written_is_refused() {
         fs::write(changed.join(name), &bytes[..bytes.len() - 1]).unwrap();
     };
     let (segment, object) = ("payload/segments/0000000000000001", "payload/objects/0000000000000002");
-    let changes: [(&str, &dyn Fn()); 13] = [
+    let changes: [(&str, &dyn Fn()); 14] = [
         ("metadata' is damaged: the checksum of row", &|| flip("metadata", 100)),
         ("metadata' is damaged: it does not begin", &|| flip("metadata", 0)),
         ("metadata' has format 0, and this version reads format 1", &|| flip("metadata", 6)),
@@ -72,6 +72,11 @@ async fn p7_a_backup_that_is_not_as_it_was_written_is_refused() {
             fs::write(changed.join("objects.jsonl"), "").unwrap();
         }),
         ("backup.json' is damaged", &|| cut("backup.json")),
+        ("backup.json' has format 2, and this version reads format 1: use the version that wrote it", &|| {
+            let path = changed.join("backup.json");
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(path, text.replace("\"format\": 1", "\"format\": 2")).unwrap();
+        }),
         ("this is no backup, or one that was never finished", &|| {
             fs::remove_file(changed.join("backup.json")).unwrap();
         }),

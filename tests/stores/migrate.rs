@@ -158,6 +158,29 @@ async fn a_migration_that_was_cut_short_goes_on() {
     rig.assert_sound().await;
 }
 
+#[tokio::test]
+async fn a_directory_of_a_later_version_is_refused_and_left_as_it_is() {
+    let mut rig = Rig::new(Embedded::start().await, Ending::Closed);
+    rig.store([many("a", 2), many("b", 3)]).await;
+    let write = |format: u64| {
+        move |dir: &Path| {
+            let database = Database::open(dir.join("meta.redb")).unwrap();
+            let transaction = database.begin_write().unwrap();
+            let mut facts = transaction.open_table(FACTS).unwrap();
+            facts.insert(b"format".as_slice(), format.to_le_bytes().as_slice()).unwrap();
+            drop(facts);
+            transaction.commit().unwrap();
+        }
+    };
+    let refusal = rig.backend.tamper(Ending::Closed, write(4)).await.unwrap_err().to_string();
+    let told =
+        "has format 4, and this version reads formats up to 3: use the version that wrote it, or restore a backup";
+    assert!(refusal.contains(told), "{refusal}");
+    rig.backend.tamper(Ending::Closed, write(3)).await.unwrap();
+    assert_eq!((rig.live("a").await, rig.live("b").await), (vec![1, 2], vec![1, 2, 3]));
+    rig.assert_sound().await;
+}
+
 #[test]
 fn yesterdays_block_row_is_read() {
     let mut row = vec![1, 2, 0, 0, 0];

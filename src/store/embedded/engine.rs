@@ -16,7 +16,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, TableHandle}
 
 use super::{
     journal::{Journal, PAYLOAD_MAX},
-    tables::{self, FACT_APPLIED, FACTS, TABLES, Table},
+    tables::{self, FACT_APPLIED, FACT_FORMAT, FACTS, FORMAT, TABLES, Table},
 };
 use crate::error::{Error, Result};
 
@@ -154,13 +154,16 @@ impl Engine {
 impl Journaled {
     fn open(dir: &Path) -> Result<Self> {
         let database = open_database(&dir.join("meta.redb"))?;
-        let transaction = database.begin_read().map_err(failed)?;
-        let applied = Snapshot { transaction }.get(FACTS, FACT_APPLIED)?;
-        let applied = applied.map_or(Ok(0), |value| tables::read_u64("facts", FACT_APPLIED, &value))?;
+        let applied = fact(&database, FACT_APPLIED)?.unwrap_or(0);
         let path = dir.join("journal");
         let journal = Journal::open(&path, applied, |number, payload| {
-            let batch = Batch::decode(payload)
-                .ok_or_else(|| Error::DataLoss(format!("'{}': transaction {number} cannot be read", path.display())))?;
+            let Some(batch) = Batch::decode(payload) else {
+                // A later version says which it is before it writes what this one does not know.
+                return Err(match fact(&database, FACT_FORMAT)? {
+                    Some(format) if format > FORMAT => tables::unknown_format(dir, format),
+                    _ => Error::DataLoss(format!("'{}': transaction {number} cannot be read", path.display())),
+                });
+            };
             apply(&database, &batch, number, Durability::None)
         })?;
         if journal.last() > applied {
@@ -190,6 +193,12 @@ impl Drop for Journaled {
             tracing::warn!(%error, "the metadata database could not be made durable: its journal is replayed at start");
         }
     }
+}
+
+fn fact(database: &Database, name: &[u8]) -> Result<Option<u64>> {
+    let transaction = database.begin_read().map_err(failed)?;
+    let value = Snapshot { transaction }.get(FACTS, name)?;
+    value.map(|value| tables::read_u64("facts", name, &value)).transpose()
 }
 
 fn number(table: Table) -> u8 {
@@ -310,5 +319,48 @@ fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
         redb::Error::Corrupted(what) => Error::DataLoss(format!("the metadata database is damaged: {what}")),
         other => Error::unavailable(format!("the metadata database failed: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a version with one more table leaves behind when it is killed; it had said which format it writes, or not.
+    fn left_behind(format: Option<u64>) -> tempfile::TempDir {
+        let [dir, copy] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let engine = Engine::open(dir.path()).unwrap();
+        if let Some(format) = format {
+            let mut batch = Batch::default();
+            batch.put(FACTS, FACT_FORMAT, format.to_le_bytes());
+            engine.commit(&batch).unwrap();
+        }
+        let table = u8::try_from(TABLES.len()).unwrap();
+        let batch = Batch { changes: vec![Change { table, key: b"k".into(), value: Some(b"v".into()) }] };
+        let open = engine.current().unwrap();
+        let mut journal = open.journal.lock().unwrap();
+        assert!(journal.append(batch.encoded_len(), |room| batch.encode(room)).unwrap());
+        for name in ["meta.redb", "journal"] {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        copy
+    }
+
+    fn refusal(dir: &tempfile::TempDir) -> Error {
+        Engine::open(dir.path()).map(drop).unwrap_err()
+    }
+
+    #[test]
+    fn a_journal_of_a_later_format_is_no_damage() {
+        let later = refusal(&left_behind(Some(FORMAT + 1)));
+        let told = "has format 4, and this version reads formats up to 3: use the version that wrote it";
+        assert!(matches!(later, Error::Unavailable { .. }) && later.to_string().contains(told), "{later}");
+        for format in [None, Some(FORMAT)] {
+            let damaged = refusal(&left_behind(format));
+            assert!(
+                matches!(damaged, Error::DataLoss(_)) && damaged.to_string().contains("cannot be read"),
+                "{damaged}"
+            );
+        }
     }
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     block::{PayloadKey, ScanLimits, StreamScan},
-    error::{Error, Result},
+    error::Result,
     store::{
         Ack, BlockScan, Committed, ConsumerChange, ConsumerView, Due, Expired, Garbage, Group, MetadataStore, Move,
         NewConsumer, NewUpload, PayloadRow, Purged, Saved, SubjectRow, Upload, Writer,
@@ -65,10 +65,7 @@ impl EmbeddedMetadata {
                 FORMAT => Ok(()),
                 FORMAT_WITHOUT_UPLOADS => migrate::finish(&self.engine),
                 FORMAT_WITHOUT_ORDER => migrate::add_order(&self.engine),
-                other => Err(Error::unavailable(format!(
-                    "'{}' has format {other}, and this version reads format {FORMAT}: use the version that wrote it",
-                    dir.display()
-                ))),
+                other => Err(tables::unknown_format(dir, other)),
             },
         }
     }

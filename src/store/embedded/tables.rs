@@ -20,6 +20,8 @@
 //! | uploads | upload id | [`Upload`](crate::store::Upload) (uploads.rs) |
 //! | upload_deadlines | deadline upload id | – |
 
+use std::path::Path;
+
 use bytes::{Buf, BufMut};
 
 use crate::{
@@ -91,6 +93,15 @@ pub(super) const FORMAT: u64 = 3;
 pub(super) const FORMAT_WITHOUT_UPLOADS: u64 = 2;
 /// The format before blocks had an order over all subjects.
 pub(super) const FORMAT_WITHOUT_ORDER: u64 = 1;
+
+/// A directory in a format that this version does not know.
+pub(super) fn unknown_format(dir: &Path, format: u64) -> Error {
+    Error::unavailable(format!(
+        "'{}' has format {format}, and this version reads formats up to {FORMAT}: use the version that wrote it, or restore \
+         a backup into an empty directory",
+        dir.display()
+    ))
+}
 
 const SEPARATOR: u8 = 0;
 

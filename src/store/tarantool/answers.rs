@@ -58,6 +58,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Words<T> {
 /// What an instance is.
 #[derive(Debug, Deserialize)]
 pub(super) struct Status {
+    /// The version of its functions: the one that was asked for, if they serve it.
     pub(super) interface: u64,
     pub(super) is_read_only: bool,
     pub(super) term: u64,

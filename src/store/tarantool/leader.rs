@@ -1,9 +1,12 @@
 //! Which instance takes calls, and how the others are, by what they say.
 
+use std::cmp::Ordering;
+
 use super::answers::Status;
 
-/// The version of the functions in `tarantool/` that this code calls.
-const INTERFACE: u64 = 2;
+/// The version of the functions in `tarantool/` that this code calls. Raised with that of facade.lua, which goes on to serve
+/// the one before: Tarantool is upgraded first, and brokers one by one.
+pub(super) const INTERFACE: u64 = 2;
 
 /// An instance, as a broker sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +51,9 @@ pub(super) fn choose<'a>(said: impl Iterator<Item = (&'a str, &'a Said)>, known_
     for (at, (address, status)) in said.enumerate() {
         match status {
             Err(what) => why.push(what.clone()),
-            Ok(Status { interface, .. }) if *interface != INTERFACE => why.push(format!(
-                "{address}: its functions have version {interface}, and this broker calls version {INTERFACE}"
-            )),
+            Ok(Status { interface, .. }) if *interface != INTERFACE => {
+                why.push(format!("{address}: its functions have version {interface}, {}", advice(*interface)));
+            }
             Ok(status) if status.is_read_only => why.push(format!("{address}: it is read-only")),
             Ok(Status { term, .. }) if *term < known_term => why.push(format!(
                 "{address}: its term {term} ended, {known_term} was seen; if all were set back to an earlier time, \
@@ -63,6 +66,14 @@ pub(super) fn choose<'a>(said: impl Iterator<Item = (&'a str, &'a Said)>, known_
         }
     }
     found.ok_or_else(|| why.join("; "))
+}
+
+/// What to do where functions offer another interface than this broker calls.
+fn advice(offered: u64) -> String {
+    match offered.cmp(&INTERFACE) {
+        Ordering::Less => format!("and this broker calls version {INTERFACE}: upgrade Tarantool's modules first"),
+        _ => format!("and serve version {INTERFACE}, which this broker calls, no more: upgrade the broker"),
+    }
 }
 
 /// How all of them are, given who leads.
@@ -117,11 +128,20 @@ mod tests {
 
     #[test]
     fn another_interface_is_refused_by_its_number() {
-        let other =
-            [Ok(Status { interface: INTERFACE + 1, is_read_only: false, term: 9, stopped: 1, is_scarce: false })];
-        let why = choose(all(&other), 0).unwrap_err();
-        assert_eq!(why, "a: its functions have version 3, and this broker calls version 2");
-        assert_eq!(describe(all(&other), None)[0].role, Role::Away);
+        let other = |interface| Ok(Status { interface, is_read_only: false, term: 9, stopped: 1, is_scarce: false });
+        let refusals = [
+            (1, "a: its functions have version 1, and this broker calls version 2: upgrade Tarantool's modules first"),
+            (
+                3,
+                "a: its functions have version 3, and serve version 2, which this broker calls, no more: upgrade the broker",
+            ),
+        ];
+        for (interface, told) in refusals {
+            assert_eq!(choose(all(&[other(interface)]), 0).unwrap_err(), told);
+            assert_eq!(describe(all(&[other(interface)]), None)[0].role, Role::Away);
+            // While instances are upgraded one by one, those that serve this broker are enough.
+            assert_eq!(choose(all(&[other(interface), says(false, 3)]), 0), Ok(Leader { at: 1, term: 3 }));
+        }
     }
 
     #[test]

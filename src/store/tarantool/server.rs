@@ -9,10 +9,9 @@ use super::{
     Config,
     answers::{Answer, Status},
     connection::{Connection, Silence},
+    leader::INTERFACE,
 };
 
-/// An empty array.
-const NO_ARGUMENTS: [u8; 1] = [0x90];
 /// How long an instance may take to say what it is.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -37,12 +36,13 @@ impl Server {
         }
     }
 
-    /// What it says of itself; else why it says nothing.
+    /// What it says of itself, told what this broker calls; else why it says nothing.
     pub(super) async fn status(&self) -> Result<Status, String> {
-        let response = self.call("status", NO_ARGUMENTS.into(), STATUS_TIMEOUT).await?;
+        let arguments = rmp_serde::to_vec(&[INTERFACE]).map_err(|error| self.why(&error))?;
+        let response = self.call("status", arguments, STATUS_TIMEOUT).await?;
         match Answer::<Status>::read(&response.data) {
             Some(Answer::Given(status)) => Ok(status),
-            _ => Err(format!("{}: its functions are not those that this broker calls", self.address)),
+            _ => Err(self.why(&"its functions are not those that this broker calls")),
         }
     }
 
@@ -54,22 +54,26 @@ impl Server {
         arguments: Vec<u8>,
         limit: Duration,
     ) -> Result<TarantoolResponse, String> {
-        let why = |what: &dyn Display| format!("{}: {what}", self.address);
-        let packet = CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| why(&error))?;
-        let connection = self.connection().await.map_err(|error| why(&error))?;
+        let packet =
+            CommandPacket::call_raw(&format!("mts.{function}"), arguments).map_err(|error| self.why(&error))?;
+        let connection = self.connection().await.map_err(|error| self.why(&error))?;
         match connection.call(packet, limit).await {
             Ok(response) => Ok(response),
-            Err(Silence::Ended(what)) => Err(why(&what)),
-            Err(Silence::Slow) => Err(why(&format_args!("no answer within {limit:?}"))),
+            Err(Silence::Ended(what)) => Err(self.why(&what)),
+            Err(Silence::Slow) => Err(self.why(&format_args!("no answer within {limit:?}"))),
             Err(Silence::Dead) => {
                 let mut current = self.connection.lock().await;
                 if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &connection)) {
                     *current = None;
                 }
                 connection.close();
-                Err(why(&format_args!("no answer to anything within {limit:?}")))
+                Err(self.why(&format_args!("no answer to anything within {limit:?}")))
             }
         }
+    }
+
+    fn why(&self, what: &dyn Display) -> String {
+        format!("{}: {what}", self.address)
     }
 
     /// The connection to it; opened by the first who needs it.
