@@ -49,7 +49,10 @@ impl<'a> Service<'a> {
 
     /// Words of the command that it runs.
     pub(crate) fn words(&self) -> Vec<String> {
-        self.described["command"].as_str().unwrap().split(' ').map(Into::into).collect()
+        match self.described["entrypoint"].as_sequence() {
+            Some(words) => words.iter().map(text).collect(),
+            None => self.described["command"].as_str().unwrap().split(' ').map(Into::into).collect(),
+        }
     }
 
     /// Words of the command that tells whether it is healthy, how long one may take, and how long all may.

@@ -90,8 +90,8 @@ async fn an_upload_from_a_pipe_tells_what_ended_it() {
     while client.get_upload("x").await.is_err() {
         tokio::task::yield_now().await;
     }
-    let bytes = data(9 * MIB);
-    let refused = client.upload(message("a")).from_reader(&bytes[..]).await.unwrap_err().to_string();
+    let bytes = std::io::Cursor::new(data(9 * MIB));
+    let refused = client.upload(message("a")).from_reader(bytes).await.unwrap_err().to_string();
     assert!(refused.contains("cannot be read again") && refused.contains("limits.upload_streams"), "{refused}");
     first.abort();
     broker.stop().await;
