@@ -28,8 +28,10 @@ ENV CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_LINKER=x86_64-linux-gnu-gcc \
     CARGO_PROFILE_RELEASE_STRIP=true
 WORKDIR /source
 COPY . .
-# Dependencies are downloaded and compiled once, and kept beside the image.
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
+# Dependencies are downloaded and compiled once, and kept beside the image. Cargo goes by times: without `touch` it would take what
+# another checkout left there a moment ago for newer than these files.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target,sharing=locked \
+    find . -path ./target -prune -o -type f -exec touch {} +; \
     target=$(cat /machine)-unknown-linux-gnu; \
     cargo auditable build --release --locked --bin minitoolstream --target "$target"; \
     install -D --target-directory /image/usr/local/bin "target/$target/release/minitoolstream"; \
