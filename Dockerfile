@@ -4,12 +4,12 @@ ARG BUILD_IMAGE=docker.io/library/rust:1.95-bookworm
 
 # Both stages run on the machine that builds, for whichever machine the image is: nothing is emulated.
 FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS build
-SHELL ["/bin/sh", "-euc"]
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo install --locked cargo-auditable@0.7.7 auditable2cdx@0.1.0
 
 ARG TARGETARCH
-RUN case "$TARGETARCH" in \
+RUN set -eu; \
+    case "$TARGETARCH" in \
         amd64) machine=x86_64; compiler=gcc-x86-64-linux-gnu ;; \
         arm64) machine=aarch64; compiler=gcc-aarch64-linux-gnu ;; \
         *) echo "TARGETARCH is '$TARGETARCH': images are for amd64 and arm64, and built by BuildKit or buildah" >&2; exit 1 ;; \
@@ -31,6 +31,7 @@ COPY . .
 # Dependencies are downloaded and compiled once, and kept beside the image. Cargo goes by times: without `touch` it would take what
 # another checkout left there a moment ago for newer than these files.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target,sharing=locked \
+    set -eu; \
     find . -path ./target -prune -o -type f -exec touch {} +; \
     target=$(cat /machine)-unknown-linux-gnu; \
     cargo auditable build --release --locked --bin minitoolstream --target "$target"; \
@@ -40,10 +41,10 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
 
 # What the binary is linked with, from Debian, with what scanners of images read; and what names of users and hosts need.
 FROM --platform=$BUILDPLATFORM ${BUILD_IMAGE} AS libraries
-SHELL ["/bin/sh", "-euc"]
 WORKDIR /packages
 ARG TARGETARCH
-RUN dpkg --add-architecture "$TARGETARCH"; \
+RUN set -eu; \
+    dpkg --add-architecture "$TARGETARCH"; \
     apt-get update; \
     apt-get download "libc6:$TARGETARCH" "libgcc-s1:$TARGETARCH" "gcc-12-base:$TARGETARCH"; \
     rm -rf /var/lib/apt/lists/*; \
