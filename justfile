@@ -21,6 +21,10 @@ down:
 ci:
     .ci/run
 
+# Build the image for both architectures and try it in containers (as root; an hour at first)
+image-test:
+    tests/image/run
+
 # Measure on a quiet machine; compare ratios of one run only
 bench *ARGS:
     cargo run --release -- bench {{ARGS}}

@@ -6,6 +6,7 @@ mod clients;
 mod compose;
 mod docs;
 mod helm;
+mod image;
 mod instance;
 mod kustomize;
 mod monitoring;

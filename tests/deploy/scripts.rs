@@ -18,13 +18,14 @@ use crate::{
     tools::{checkers, output, program},
 };
 
-const SCRIPTS: [&str; 7] = [
+const SCRIPTS: [&str; 8] = [
     "deploy/up",
     "deploy/down",
     "deploy/secrets",
     "deploy/cluster-info",
     "kustomize/base/minio/make-bucket.sh",
     "tests/run",
+    "tests/image/run",
     ".ci/run",
 ];
 

