@@ -18,13 +18,14 @@ use crate::{
     tools::{checkers, output, program},
 };
 
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "deploy/up",
     "deploy/down",
     "deploy/secrets",
     "deploy/cluster-info",
     "kustomize/base/minio/make-bucket.sh",
     "tests/run",
+    "tests/previous",
     "tests/image/run",
     ".ci/run",
 ];
