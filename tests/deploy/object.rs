@@ -36,6 +36,7 @@ impl Object {
         match self.kind() {
             "Pod" => Some(&self.0),
             "Deployment" | "StatefulSet" | "Job" => Some(self.at("/spec/template")),
+            "CronJob" => Some(self.at("/spec/jobTemplate/spec/template")),
             _ => None,
         }
     }
