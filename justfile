@@ -21,7 +21,7 @@ down:
 ci:
     .ci/run
 
-# Build the image for both architectures and try it in containers (as root; an hour at first)
+# Build the image for both architectures and try it in containers (as root; 20 minutes)
 image-test:
     tests/image/run
 
