@@ -209,6 +209,11 @@ where
             }
             cause = watch_over(&address, &mut bell, &alarm, policy) => cause,
         };
+        let cause = match &threads {
+            // Another hung on its thread, and took it along.
+            Threads::Shared(pool) if pool.has_replaced(&place) => Cause::Hang,
+            _ => cause,
+        };
         present.send_replace(None);
         over.cancel();
         metrics.actor_restarted(name, cause);

@@ -74,6 +74,11 @@ impl ThreadPool {
         Some(Place { index, generation, thread })
     }
 
+    /// True if there is another thread in this place by now.
+    pub(super) fn has_replaced(&self, place: &Place) -> bool {
+        self.lock()[place.index].0 != place.generation
+    }
+
     /// Puts a new thread in the place of a blocked one, unless another actor that hung there already did.
     pub(super) async fn replace(&self, blocked: &Place) {
         let Some(fresh) = self.maker.make().await else {
