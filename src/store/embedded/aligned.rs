@@ -17,7 +17,7 @@ const KEPT_MAX: usize = 16;
 static KEPT: Mutex<Vec<AlignedBuffer>> = Mutex::new(Vec::new());
 
 /// Memory that begins on a boundary, as direct I/O asks.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct AlignedBuffer(Vec<u8>);
 
 impl AlignedBuffer {

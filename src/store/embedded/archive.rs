@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 
 use super::{
-    engine::{Batch, Snapshot},
+    batch::Batch,
     metadata::EmbeddedMetadata,
+    snapshot::Snapshot,
     tables::{
         self, BLOCKS, CONSUMERS, CURSORS, EXPIRY, FACT_NEXT_PAYLOAD, FACT_NEXT_STREAM, FACT_RESTORING, FACTS, GARBAGE,
         ID_DEADLINES, IDS, PAYLOADS, PENDING, POSITIONS, SCHEDULE, STREAM, SUBJECTS, UPLOADS,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     consumers::Consumers,
-    engine::Snapshot,
     schedule::schedule,
+    snapshot::Snapshot,
     tables::{self, ID_DEADLINES, IDS, POSITIONS},
     transaction::{Insert, Transaction, read_subject},
     uploads,

@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    engine::Snapshot,
     letters::insert_letter,
     scan::{find_block, scan_blocks, scan_stream, stream_at_time},
+    snapshot::Snapshot,
     tables::{self, CONSUMERS, CURSORS, PENDING},
     transaction::{Transaction, next_stream, read_subject},
 };

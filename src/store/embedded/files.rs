@@ -1,31 +1,25 @@
 use std::{
-    fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
 
 use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
-    object_file::{ObjectFile, PART, bytes_below, open_direct},
+    disk::{Create, Disk, DiskFile, OpenMode},
+    object_file::{ObjectFile, PART},
     space::Space,
-    sync_dir,
+    volume::{Volume, failed},
 };
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
     store::{ASIDE, ObjectWriter, PayloadArchive, PayloadStore, Synced, Usage, archive},
 };
-
-/// A segment takes no more once it holds this many bytes.
-const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// Reads of so many bytes, parts of large objects, pass the page cache by: measured, filling it costs as much time as the
 /// disk takes.
@@ -40,6 +34,7 @@ pub struct Files {
     segments: PathBuf,
     objects: PathBuf,
     aside: PathBuf,
+    volume: Arc<Volume>,
     space: Arc<Space>,
     current: Arc<Mutex<Option<Segment>>>,
 }
@@ -47,21 +42,22 @@ pub struct Files {
 /// The segment being written.
 struct Segment {
     number: u64,
-    file: File,
+    file: Arc<dyn DiskFile>,
     len: u64,
     buffer: AlignedBuffer,
 }
 
 impl Files {
-    pub(super) fn open(dir: &Path, space: Arc<Space>) -> Result<Self> {
-        let (segments, objects) = (dir.join("segments"), dir.join("objects"));
+    pub(super) fn open(volume: Arc<Volume>, space: Arc<Space>) -> Result<Self> {
+        let (segments, objects) = (volume.path("segments"), volume.path("objects"));
         for dir in [&segments, &objects] {
-            std::fs::create_dir_all(dir).and_then(|()| sync_dir(dir)).map_err(|error| failed("made", dir, &error))?;
-            space.found(bytes_below(dir).map_err(|error| failed("listed", dir, &error))?);
+            let made = volume.disk.make_dir(dir).and_then(|()| volume.disk.sync_dir(dir));
+            made.map_err(|error| failed("made", dir, &error))?;
+            let files = volume.disk.list(dir).map_err(|error| failed("listed", dir, &error))?;
+            space.found(files.iter().map(|(_, len)| len).sum());
         }
-        sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
-        let aside = dir.join(ASIDE);
-        Ok(Self { segments, objects, aside, space, current: Arc::default() })
+        volume.disk.sync_dir(&volume.dir).map_err(|error| failed("synced", &volume.dir, &error))?;
+        Ok(Self { segments, objects, aside: volume.path(ASIDE), volume, space, current: Arc::default() })
     }
 
     fn path(&self, key: PayloadKey) -> PathBuf {
@@ -81,11 +77,13 @@ impl Files {
         let mut segment = match current.take() {
             Some(segment) if segment.number == number => segment,
             _ => {
-                self.space.take(SEGMENT_BYTES.max(len))?;
-                Segment::create(number, &path).map_err(|error| failed("made", &path, &error))?
+                let bytes = self.volume.sizes.segment.max(len);
+                self.space.take(bytes)?;
+                let segment = Segment::create(&*self.volume.disk, number, &path, bytes);
+                segment.map_err(|error| failed("made", &path, &error))?
             }
         };
-        if segment.len > 0 && segment.len + len > SEGMENT_BYTES {
+        if segment.len > 0 && segment.len + len > self.volume.sizes.segment {
             return Ok(None);
         }
         let offset = segment.append(bodies).map_err(|error| failed("written", &path, &error))?;
@@ -102,12 +100,12 @@ impl PayloadStore for Files {
     }
 
     async fn seal(&self, segment: u64, len: u64) -> Result<()> {
-        let (path, space) = (self.path(PayloadKey::Segment(segment)), self.space.clone());
+        let (path, files) = (self.path(PayloadKey::Segment(segment)), self.clone());
         blocking(move || {
-            let truncated = match OpenOptions::new().write(true).open(&path) {
-                Ok(file) => file.metadata().and_then(|found| {
+            let truncated = match files.volume.disk.open(&path, OpenMode::WRITE) {
+                Ok(file) => file.len().and_then(|found| {
                     file.set_len(len).and_then(|()| file.sync_all())?;
-                    space.give_back(found.len().saturating_sub(len));
+                    files.space.give_back(found.saturating_sub(len));
                     Ok(())
                 }),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && len == 0 => Ok(()),
@@ -126,19 +124,19 @@ impl PayloadStore for Files {
     }
 
     async fn write_object(&self, object: u64, from: &Synced) -> Result<Box<dyn ObjectWriter>> {
-        let (path, space, offset) = (self.path(PayloadKey::Object(object)), self.space.clone(), from.offset);
-        let file = blocking(move || ObjectFile::open(path, space, offset)).await?;
+        let (path, files, offset) = (self.path(PayloadKey::Object(object)), self.clone(), from.offset);
+        let file = blocking(move || ObjectFile::open(path, files.volume, files.space, offset)).await?;
         Ok(Box::new(file))
     }
 
     async fn read(&self, key: PayloadKey, offset: u64, len: u64) -> Result<Bytes> {
-        let path = self.path(key);
+        let (path, volume) = (self.path(key), self.volume.clone());
         blocking(move || {
             let end = offset.saturating_add(len);
             let len = usize::try_from(len).map_err(|_| Error::DataLoss(format!("{key}: {len} bytes cannot be")))?;
             let read = match len >= DIRECT_MIN && offset.is_multiple_of(ALIGN as u64) {
-                true => read_direct(&path, offset, len),
-                false => File::open(&path).and_then(|file| {
+                true => read_direct(&*volume.disk, &path, offset, len),
+                false => volume.disk.open(&path, OpenMode::READ).and_then(|file| {
                     let mut bytes = vec![0; len];
                     file.read_exact_at(&mut bytes, offset).map(|()| bytes.into())
                 }),
@@ -155,28 +153,24 @@ impl PayloadStore for Files {
     }
 
     async fn size(&self, key: PayloadKey) -> Result<Option<u64>> {
-        let path = self.path(key);
-        blocking(move || match std::fs::metadata(&path) {
-            Ok(found) => Ok(Some(found.len())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed("examined", &path, &error)),
-        })
-        .await
+        let (path, volume) = (self.path(key), self.volume.clone());
+        blocking(move || volume.disk.len(&path).map_err(|error| failed("examined", &path, &error))).await
     }
 
     async fn delete(&self, key: PayloadKey) -> Result<()> {
-        let (path, space) = (self.path(key), self.space.clone());
+        let (path, files) = (self.path(key), self.clone());
         blocking(move || {
+            let disk = &files.volume.disk;
             for path in [part(&path), path.clone()] {
-                let len = std::fs::metadata(&path).map_or(0, |found| found.len());
-                match std::fs::remove_file(&path) {
+                let len = disk.len(&path).ok().flatten().unwrap_or(0);
+                match disk.remove(&path) {
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(failed("removed", &path, &error)),
-                    Ok(()) => space.give_back(len),
+                    Ok(()) => files.space.give_back(len),
                 }
             }
             // Durable before its row goes: a file that came back would have no row.
-            path.parent().map_or(Ok(()), sync_dir).map_err(|error| failed("removed", &path, &error))
+            sync_parent(&**disk, &path).map_err(|error| failed("removed", &path, &error))
         })
         .await
     }
@@ -188,9 +182,9 @@ impl PayloadStore for Files {
             for (dir, kind) in
                 [(&files.segments, PayloadKey::Segment as fn(u64) -> PayloadKey), (&files.objects, PayloadKey::Object)]
             {
-                let entries = std::fs::read_dir(dir).map_err(|error| failed("listed", dir, &error))?;
-                for entry in entries {
-                    let name = PathBuf::from(entry.map_err(|error| failed("listed", dir, &error))?.file_name());
+                let entries = files.volume.disk.list(dir).map_err(|error| failed("listed", dir, &error))?;
+                for (name, _) in entries {
+                    let name = PathBuf::from(name);
                     let key = name.file_stem().and_then(|name| name.to_str()?.parse().ok()).map(kind);
                     // Whatever has another name than it would have is nobody's here.
                     keys.extend(
@@ -224,17 +218,18 @@ impl PayloadArchive for Files {
     async fn set_aside(&self, key: PayloadKey) -> Result<Option<String>> {
         let (files, path) = (self.clone(), self.path(key));
         blocking(move || {
-            let mut moved = None;
+            let (mut moved, disk) = (None, &files.volume.disk);
             for path in [part(&path), path] {
-                let Ok(len) = std::fs::metadata(&path).map(|found| found.len()) else { continue };
+                let Ok(Some(len)) = disk.len(&path) else { continue };
                 let name = path.strip_prefix(files.aside.parent().unwrap_or(&path)).unwrap_or(&path);
                 let name = name.display().to_string();
-                let free = archive::names(&name).find(|name| !files.aside.join(name).exists());
+                let free = archive::names(&name).find(|name| matches!(disk.len(&files.aside.join(name)), Ok(None)));
                 let free = free.ok_or_else(|| archive::no_name(&name))?;
                 let to = files.aside.join(&free);
-                make_parent(&to).and_then(|()| std::fs::rename(&path, &to)).map_err(|e| failed("moved", &path, &e))?;
-                for dir in [path.parent(), to.parent()].into_iter().flatten() {
-                    sync_dir(dir).map_err(|error| failed("synced", dir, &error))?;
+                let renamed = make_parent(&**disk, &to).and_then(|()| disk.rename(&path, &to));
+                renamed.map_err(|error| failed("moved", &path, &error))?;
+                for path in [&path, &to] {
+                    sync_parent(&**disk, path).map_err(|error| failed("synced", path, &error))?;
                 }
                 files.space.give_back(len);
                 moved = Some(format!("{ASIDE}/{free}"));
@@ -245,18 +240,19 @@ impl PayloadArchive for Files {
     }
 
     async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>> {
-        let (path, space) = (self.path(key), self.space.clone());
-        Ok(Box::new(blocking(move || ObjectFile::open(path, space, 0)).await?))
+        let (path, files) = (self.path(key), self.clone());
+        Ok(Box::new(blocking(move || ObjectFile::open(path, files.volume, files.space, 0)).await?))
     }
 
     async fn keep(&self, name: &str) -> Result<Option<Box<dyn ObjectWriter>>> {
-        let (path, space) = (self.aside.join(name), self.space.clone());
+        let (path, files) = (self.aside.join(name), self.clone());
         let file = blocking(move || {
-            if path.exists() {
+            let found = files.volume.disk.len(&path).map_err(|error| failed("examined", &path, &error))?;
+            if found.is_some() {
                 return Ok(None);
             }
-            make_parent(&path).map_err(|error| failed("made", &path, &error))?;
-            ObjectFile::open(path, space, 0).map(Some)
+            make_parent(&*files.volume.disk, &path).map_err(|error| failed("made", &path, &error))?;
+            ObjectFile::open(path, files.volume, files.space, 0).map(Some)
         });
         Ok(file.await?.map(|file| Box::new(file) as Box<dyn ObjectWriter>))
     }
@@ -268,24 +264,23 @@ fn part(path: &Path) -> PathBuf {
 }
 
 /// Makes the directory that a file is to be in, durably.
-fn make_parent(path: &Path) -> io::Result<()> {
+fn make_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     let Some(dir) = path.parent() else { return Ok(()) };
-    std::fs::create_dir_all(dir)?;
-    dir.ancestors().take(3).try_for_each(sync_dir)
+    disk.make_dir(dir)?;
+    dir.ancestors().take(3).try_for_each(|dir| disk.sync_dir(dir))
+}
+
+/// Makes the name of a file durable, or that it is gone.
+pub(super) fn sync_parent(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| disk.sync_dir(dir))
 }
 
 impl Segment {
-    fn create(number: u64, path: &Path) -> io::Result<Self> {
-        let file = open_direct(OpenOptions::new().create_new(true).write(true), path)?;
-        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, SEGMENT_BYTES) {
-            // Without preallocation, writes extend the file: slower, as safe.
-            Err(rustix::io::Errno::OPNOTSUPP) => {}
-            other => other?,
-        }
+    fn create(disk: &dyn Disk, number: u64, path: &Path, bytes: u64) -> io::Result<Self> {
+        let file = disk.open(path, OpenMode::WRITE.create(Create::New).direct())?;
+        file.allocate(0..bytes)?;
         file.sync_all()?;
-        if let Some(dir) = path.parent() {
-            sync_dir(dir)?;
-        }
+        sync_parent(disk, path)?;
         Ok(Self { number, file, len: 0, buffer: AlignedBuffer::default() })
     }
 
@@ -301,28 +296,8 @@ impl Segment {
 }
 
 /// Reads past the page cache, into memory that is used again.
-fn read_direct(path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
-    let file = open_direct(OpenOptions::new().read(true), path)?;
-    AlignedBuffer::take().read(len, |room| {
-        let mut at = 0;
-        while at < len {
-            at += match file.read_at(&mut room[at..], offset + at as u64)? {
-                // Only the end of the file is not on a boundary.
-                read if at + read < len && !read.is_multiple_of(ALIGN) || read == 0 => {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-                read => read,
-            };
-        }
-        Ok(at)
-    })
-}
-
-pub(super) fn failed(what: &str, path: &Path, error: &io::Error) -> Error {
-    let path = path.display();
-    if error.kind() == io::ErrorKind::StorageFull || error.kind() == io::ErrorKind::QuotaExceeded {
-        let what = format!("'{path}' could not be {what}: the disk is full: free some space");
-        return Error::Exhausted { what, retry_after: Duration::from_secs(1) };
-    }
-    Error::unavailable(format!("'{path}' could not be {what}: {error}"))
+fn read_direct(disk: &dyn Disk, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
+    let file = disk.open(path, OpenMode::READ.direct())?;
+    let bytes = AlignedBuffer::take().read(len, |room| file.read_at(room, offset))?;
+    if bytes.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }

@@ -12,19 +12,20 @@ use super::{
     blocking,
     commit::{commit_group, read_position},
     consumers::{self, Consumers},
-    engine::{Engine, Snapshot},
+    engine::Engine,
     letters::move_message,
     migrate,
     retention::{expire, purge},
     scan::{scan_blocks, scan_stream, stream_at_time},
     schedule::{deliver_due, next_due},
+    snapshot::Snapshot,
     space::Space,
     tables::{
-        self, FACT_FORMAT, FACTS, FORMAT, FORMAT_WITHOUT_ORDER, FORMAT_WITHOUT_UPLOADS, GARBAGE, ID_DEADLINES, IDS,
-        PAYLOADS, POSITIONS, SUBJECTS,
+        self, FACT_FORMAT, FACT_UNORDERED, FACTS, FORMAT, GARBAGE, ID_DEADLINES, IDS, PAYLOADS, POSITIONS, SUBJECTS,
     },
     transaction::{Transaction, read_subject},
     uploads,
+    volume::Volume,
 };
 use crate::{
     block::{PayloadKey, ScanLimits, StreamScan},
@@ -48,25 +49,23 @@ pub struct EmbeddedMetadata {
 }
 
 impl EmbeddedMetadata {
-    pub(super) fn open(dir: &Path, space: Arc<Space>) -> Result<Self> {
-        let store = Self { engine: Arc::new(Engine::open(dir)?), space, writer: Arc::default(), holds: Arc::default() };
-        store.check_format(dir)?;
+    pub(super) fn open(volume: &Arc<Volume>, space: Arc<Space>) -> Result<Self> {
+        let engine = Arc::new(Engine::open(volume.clone())?);
+        let store = Self { engine, space, writer: Arc::default(), holds: Arc::default() };
+        store.check_format(&volume.dir)?;
         Ok(store)
     }
 
     fn check_format(&self, dir: &Path) -> Result<()> {
-        let mut transaction = Transaction::begin(&self.engine)?;
-        match transaction.snapshot.get(FACTS, FACT_FORMAT)? {
-            None => {
-                transaction.batch.put(FACTS, FACT_FORMAT, FORMAT.to_le_bytes());
-                transaction.commit(&self.engine)
-            }
-            Some(value) => match tables::read_u64("facts", FACT_FORMAT, &value)? {
-                FORMAT => Ok(()),
-                FORMAT_WITHOUT_UPLOADS => migrate::finish(&self.engine),
-                FORMAT_WITHOUT_ORDER => migrate::add_order(&self.engine),
-                other => Err(tables::unknown_format(dir, other)),
-            },
+        let snapshot = self.engine.read()?;
+        let format = snapshot.get(FACTS, FACT_FORMAT)?.ok_or_else(|| tables::unreadable("facts", FACT_FORMAT))?;
+        match tables::read_u64("facts", FACT_FORMAT, &format)? {
+            FORMAT => {}
+            other => return Err(tables::unknown_format(dir, other)),
+        }
+        match snapshot.get(FACTS, FACT_UNORDERED)? {
+            Some(_) => migrate::add_order(&self.engine),
+            None => Ok(()),
         }
     }
 
@@ -371,7 +370,7 @@ impl MetadataStore for EmbeddedMetadata {
         let store = self.clone();
         blocking(move || {
             store.space.check(0)?;
-            store.engine.read().map(drop)
+            store.engine.read()?.get(FACTS, FACT_FORMAT).map(drop)
         })
         .await
     }

@@ -1,10 +1,10 @@
 //! From earlier formats to the present one: blocks get a place in the stream of all subjects (format 2). Uploads need new
-//! tables only (format 3), but versions that do not know them must not open the directory.
+//! tables only (format 3), and the journal is replaced when the database is opened (format 4).
 
 use super::{
     engine::Engine,
     scan::read_block,
-    tables::{self, BLOCKS, FACT_FORMAT, FACTS, FORMAT, SUBJECTS},
+    tables::{self, BLOCKS, FACT_UNORDERED, FACTS, SUBJECTS},
     transaction::{Transaction, next_stream},
 };
 use crate::error::Result;
@@ -45,12 +45,7 @@ pub(super) fn add_order(engine: &Engine) -> Result<()> {
             transaction.commit(engine)?;
         }
     }
-    finish(engine)
-}
-
-/// Writes down that the directory has the present format.
-pub(super) fn finish(engine: &Engine) -> Result<()> {
     let mut transaction = Transaction::begin(engine)?;
-    transaction.batch.put(FACTS, FACT_FORMAT, FORMAT.to_le_bytes());
+    transaction.batch.remove(FACTS, FACT_UNORDERED);
     transaction.commit(engine)
 }

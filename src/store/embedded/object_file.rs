@@ -5,25 +5,26 @@
 //! in memory. The sync of one stretch runs while the next is written.
 
 use std::{
-    fs::{File, OpenOptions},
     io,
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use rustix::fs::{FallocateFlags, OFlags};
 
 use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
-    files::failed,
+    disk::{Create, DiskFile, OpenMode},
+    files::sync_parent,
     space::Space,
-    sync_dir,
+    volume::{Volume, failed},
 };
 use crate::{
     error::{Error, Result},
@@ -39,7 +40,8 @@ const RESERVE: u64 = 64 << 20;
 pub(super) struct ObjectFile {
     /// Where it will be found.
     path: PathBuf,
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
+    volume: Arc<Volume>,
     space: Arc<Space>,
     /// Bytes taken.
     len: u64,
@@ -49,43 +51,50 @@ pub(super) struct ObjectFile {
     reserved: u64,
     /// True once its name is durable.
     is_named: bool,
+    /// Whether a write or a sync has failed: what was written since the last sync may not be there, and another sync would
+    /// not say so.
+    is_broken: Arc<AtomicBool>,
 }
 
 impl ObjectFile {
-    pub(super) fn open(path: PathBuf, space: Arc<Space>, offset: u64) -> Result<Self> {
+    pub(super) fn open(path: PathBuf, volume: Arc<Volume>, space: Arc<Space>, offset: u64) -> Result<Self> {
+        let disk = volume.disk.clone();
         let part = path.with_extension(PART);
+        let new = |file, len, tail, is_named| Self {
+            path: path.clone(),
+            file,
+            volume: volume.clone(),
+            space: space.clone(),
+            len,
+            tail,
+            reserved: len,
+            is_named,
+            is_broken: Arc::default(),
+        };
+        let len_of = |path: &Path| disk.len(path).ok().flatten().unwrap_or(0);
         if offset == 0 {
             // One that was begun before, or was whole and whose message was not committed.
-            let left = std::fs::metadata(&part).map_or(0, |found| found.len());
-            let whole = std::fs::metadata(&path).map_or(0, |found| found.len());
+            let (left, whole) = (len_of(&part), len_of(&path));
             if whole > 0 {
-                std::fs::remove_file(&path).map_err(|error| failed("removed", &path, &error))?;
+                disk.remove(&path).map_err(|error| failed("removed", &path, &error))?;
             }
-            let file = open_direct(OpenOptions::new().write(true).create(true).truncate(true), &part);
+            let file = disk.open(&part, OpenMode::WRITE.create(Create::Empty).direct());
             let file = file.map_err(|error| failed("made", &part, &error))?;
             space.give_back(left + whole);
-            return Ok(Self {
-                path,
-                file: Arc::new(file),
-                space,
-                len: 0,
-                tail: Bytes::new(),
-                reserved: 0,
-                is_named: false,
-            });
+            return Ok(new(file, 0, Bytes::new(), false));
         }
         let missing = |problem: String| Error::DataLoss(format!("'{}': {problem}", part.display()));
-        let reopen = || open_direct(OpenOptions::new().read(true).write(true), &part);
+        let reopen = || disk.open(&part, OpenMode::WRITE.direct());
         let file = match reopen() {
             // It was whole, and its message was not committed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {
-                std::fs::rename(&path, &part).map_err(|error| failed("renamed", &path, &error))?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(disk.len(&path), Ok(Some(_))) => {
+                disk.rename(&path, &part).map_err(|error| failed("renamed", &path, &error))?;
                 reopen()
             }
             other => other,
         };
         let file = file.map_err(|error| missing(format!("what was uploaded cannot be opened: {error}")))?;
-        let found = file.metadata().map_err(|error| failed("examined", &part, &error))?.len();
+        let found = file.len().map_err(|error| failed("examined", &part, &error))?;
         if found < offset {
             return Err(missing(format!("it has {found} bytes, and {offset} were stored")));
         }
@@ -95,7 +104,18 @@ impl ObjectFile {
         let tail = tail.map_err(|error| failed("read", &part, &error))?;
         file.set_len(offset).map_err(|error| failed("cut to its length", &part, &error))?;
         space.give_back(found - offset);
-        Ok(Self { path, file: Arc::new(file), space, len: offset, tail, reserved: offset, is_named: true })
+        Ok(new(file, offset, tail, true))
+    }
+
+    /// Refuses to go on after a failure.
+    fn check(&self) -> Result<()> {
+        match self.is_broken.load(Ordering::Acquire) {
+            true => Err(Error::unavailable(format!(
+                "'{}' could not be written or synced before: continue from the last offset that was stored",
+                self.part().display()
+            ))),
+            false => Ok(()),
+        }
     }
 
     fn part(&self) -> PathBuf {
@@ -106,6 +126,8 @@ impl ObjectFile {
 #[async_trait]
 impl ObjectWriter for ObjectFile {
     async fn write(&mut self, data: Vec<Bytes>) -> Result<()> {
+        self.check()?;
+        let is_broken = self.is_broken.clone();
         let (file, part, space, reserved) = (self.file.clone(), self.part(), self.space.clone(), self.reserved);
         let offset = self.len - self.tail.len() as u64;
         self.len += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
@@ -115,9 +137,13 @@ impl ObjectWriter for ObjectFile {
         let pieces: Vec<_> = std::iter::once(std::mem::take(&mut self.tail)).chain(data).collect();
         let written = blocking(move || {
             if wanted > reserved {
-                reserve(&file, &part, &space, reserved..wanted)?;
+                reserve(&*file, &part, &space, reserved..wanted)
+                    .inspect_err(|_| is_broken.store(true, Ordering::Release))?;
             }
-            write_sectors(&file, &pieces, offset).map_err(|error| failed("written", &part, &error))
+            write_sectors(&*file, &pieces, offset).map_err(|error| {
+                is_broken.store(true, Ordering::Release);
+                failed("written", &part, &error)
+            })
         });
         self.tail = written.await?;
         Ok(())
@@ -126,11 +152,20 @@ impl ObjectWriter for ObjectFile {
     fn sync(&mut self) -> BoxFuture<'static, Result<Synced>> {
         let (file, part, tail, offset) = (self.file.clone(), self.part(), self.tail.clone(), self.len);
         let is_named = std::mem::replace(&mut self.is_named, true);
+        let (volume, is_broken, checked) = (self.volume.clone(), self.is_broken.clone(), self.check());
         Box::pin(blocking(move || {
-            write_tail(&file, &tail, offset)
+            checked?;
+            write_tail(&*file, &tail, offset)
                 .and_then(|()| file.sync_data())
-                .and_then(|()| if is_named { Ok(()) } else { part.parent().map_or(Ok(()), sync_dir) })
-                .map_err(|error| failed("synced", &part, &error))?;
+                .and_then(|()| if is_named { Ok(()) } else { sync_parent(&*volume.disk, &part) })
+                .map_err(|error| {
+                    is_broken.store(true, Ordering::Release);
+                    failed("synced", &part, &error)
+                })?;
+            // One that ran meanwhile may have failed for this one's bytes.
+            if is_broken.load(Ordering::Acquire) {
+                return Err(Error::unavailable(format!("'{}' could not be written or synced", part.display())));
+            }
             Ok(Synced { offset, receipt: Bytes::new() })
         }))
     }
@@ -141,16 +176,17 @@ impl ObjectWriter for ObjectFile {
 
     async fn finish(self: Box<Self>) -> Result<()> {
         blocking(move || {
+            self.check()?;
             let part = self.part();
-            write_tail(&self.file, &self.tail, self.len)
+            write_tail(&*self.file, &self.tail, self.len)
                 // What was reserved, and what fills the last sector.
                 .and_then(|()| self.file.set_len(self.len))
                 .map_err(|error| failed("cut to its length", &part, &error))?;
             self.space.give_back(self.reserved.saturating_sub(self.len));
             self.file
                 .sync_data()
-                .and_then(|()| std::fs::rename(&part, &self.path))
-                .and_then(|()| self.path.parent().map_or(Ok(()), sync_dir))
+                .and_then(|()| self.volume.disk.rename(&part, &self.path))
+                .and_then(|()| sync_parent(&*self.volume.disk, &self.path))
                 .map_err(|error| failed("written", &self.path, &error))
         })
         .await
@@ -158,21 +194,17 @@ impl ObjectWriter for ObjectFile {
 }
 
 /// Reserves a range of a file that ends before it.
-fn reserve(file: &File, path: &Path, space: &Space, range: Range<u64>) -> Result<()> {
+fn reserve(file: &dyn DiskFile, path: &Path, space: &Space, range: Range<u64>) -> Result<()> {
     let len = range.end - range.start;
     space.take(len)?;
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), range.start, len) {
-        // Without preallocation, writes extend the file: slower, as safe.
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
-        Err(error) => {
-            space.give_back(len);
-            Err(failed("extended", path, &error.into()))
-        }
-    }
+    file.allocate(range).map_err(|error| {
+        space.give_back(len);
+        failed("extended", path, &error)
+    })
 }
 
 /// Writes pieces back to back, as far as they fill sectors; gives the rest.
-fn write_sectors(file: &File, pieces: &[Bytes], offset: u64) -> io::Result<Bytes> {
+fn write_sectors(file: &dyn DiskFile, pieces: &[Bytes], offset: u64) -> io::Result<Bytes> {
     let mut buffer = AlignedBuffer::take();
     let (padded, len) = buffer.gather(pieces);
     let whole = len - len % ALIGN;
@@ -183,7 +215,7 @@ fn write_sectors(file: &File, pieces: &[Bytes], offset: u64) -> io::Result<Bytes
 }
 
 /// Writes the bytes before `end` that do not fill a sector, padded. They are written again when more follow.
-fn write_tail(file: &File, tail: &Bytes, end: u64) -> io::Result<()> {
+fn write_tail(file: &dyn DiskFile, tail: &Bytes, end: u64) -> io::Result<()> {
     if tail.is_empty() {
         return Ok(());
     }
@@ -191,22 +223,4 @@ fn write_tail(file: &File, tail: &Bytes, end: u64) -> io::Result<()> {
     let written = file.write_all_at(buffer.gather(std::slice::from_ref(tail)).0, end - tail.len() as u64);
     buffer.give_back();
     written
-}
-
-/// Opens a file for direct I/O, or for ordinary I/O where the file system refuses that.
-pub(super) fn open_direct(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::DIRECT.bits()).unwrap_or(0);
-    match options.custom_flags(flags).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => options.custom_flags(0).open(path),
-        other => other,
-    }
-}
-
-/// Bytes of all files below a directory, as they stand.
-pub(super) fn bytes_below(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir)? {
-        bytes += entry?.metadata()?.len();
-    }
-    Ok(bytes)
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 
 use super::{
-    engine::Snapshot,
+    snapshot::Snapshot,
     tables::{self, BLOCKS, STREAM, StreamRow},
     transaction::{next_stream, read_subject},
 };

@@ -2,9 +2,9 @@
 //! where. They get the sequence of their own subject when they go.
 
 use super::{
-    engine::Snapshot,
     retention::remove_one,
     scan::find_block,
+    snapshot::Snapshot,
     tables::{self, SCHEDULE},
     transaction::{Insert, Transaction},
 };

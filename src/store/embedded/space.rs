@@ -1,11 +1,14 @@
+//! How much of the disk the stores may take, and how much they have taken.
+
 use std::{
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use rustix::fs::StatVfs;
-
+use super::{backend::DATABASE, disk::DiskSpace, journal::JOURNAL, volume::Volume};
 use crate::{
     error::{Error, Result},
     store::Usage,
@@ -15,7 +18,7 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Files of the metadata.
-const METADATA: [&str; 2] = ["meta.redb", "journal"];
+const METADATA: [&str; 2] = [DATABASE, JOURNAL];
 
 /// Limits of a data directory.
 #[derive(Clone, Copy, Debug)]
@@ -36,15 +39,15 @@ impl Default for Limits {
 /// Keeps a reserve of free disk space, so that neither the engine nor a segment ever meets a full disk half-way, and keeps
 /// the directory within its quota.
 pub(super) struct Space {
-    dir: PathBuf,
+    volume: Arc<Volume>,
     limits: Limits,
     /// Bytes of segments and objects.
     payload: AtomicU64,
 }
 
 impl Space {
-    pub(super) fn of(dir: &Path, limits: Limits) -> Self {
-        Self { dir: dir.into(), limits, payload: AtomicU64::new(0) }
+    pub(super) fn of(volume: Arc<Volume>, limits: Limits) -> Self {
+        Self { volume, limits, payload: AtomicU64::new(0) }
     }
 
     /// Counts bytes that are there already.
@@ -68,13 +71,14 @@ impl Space {
     /// Refuses a write of `bytes` that would eat into the reserve or exceed the quota. Costs one `statvfs` call, and with a
     /// quota two `stat` calls.
     pub(super) fn check(&self, bytes: u64) -> Result<()> {
-        let free = free(&self.stat()?);
+        let free = self.disk()?.free;
+        self.restore_reserve(free)?;
         if free < self.limits.free_min.saturating_add(bytes) {
             return Err(Error::Exhausted {
                 what: format!(
                     "the disk of '{}' has {} MiB free, and {} MiB are kept in reserve: free some space or lower \
                      data.free_min",
-                    self.dir.display(),
+                    self.volume.dir.display(),
                     free >> 20,
                     self.limits.free_min >> 20
                 ),
@@ -90,7 +94,7 @@ impl Space {
                 what: format!(
                     "data.quota is used up: '{}' has {used} bytes, {bytes} more would exceed {}; purge subjects, let \
                      messages expire, or raise it",
-                    self.dir.display(),
+                    self.volume.dir.display(),
                     self.limits.quota
                 ),
                 retry_after: RETRY_AFTER,
@@ -101,31 +105,52 @@ impl Space {
 
     /// How full the disk is, or the quota: whichever is nearer to its limit.
     pub(super) fn usage(&self) -> Result<Usage> {
-        let stat = self.stat()?;
-        let size = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let disk = Usage { used: size.saturating_sub(free(&stat)), limit: size.saturating_sub(self.limits.free_min) };
+        let DiskSpace { size, free } = self.disk()?;
+        let disk = Usage { used: size.saturating_sub(free), limit: size.saturating_sub(self.limits.free_min) };
         if self.limits.quota == u64::MAX {
             return Ok(disk);
         }
         Ok(disk.fuller(Usage { used: self.used(), limit: self.limits.quota }))
     }
 
-    /// Bytes of all files of the directory.
+    /// Bytes of the directory's files, without the reserve.
     fn used(&self) -> u64 {
-        let metadata: u64 =
-            METADATA.iter().map(|name| std::fs::metadata(self.dir.join(name)).map_or(0, |found| found.len())).sum();
-        self.payload.load(Ordering::Relaxed) + metadata
+        let len = |name: &&str| self.volume.disk.len(&self.volume.path(name)).ok().flatten();
+        self.payload.load(Ordering::Relaxed) + METADATA.iter().filter_map(len).sum::<u64>()
     }
 
-    fn stat(&self) -> Result<StatVfs> {
-        rustix::fs::statvfs(&self.dir).map_err(|error| {
-            Error::unavailable(format!("the data directory '{}' cannot be examined: {error}", self.dir.display()))
+    fn disk(&self) -> Result<DiskSpace> {
+        self.volume.disk.space(&self.volume.dir).map_err(|error| {
+            Error::unavailable(format!(
+                "the data directory '{}' cannot be examined: {error}",
+                self.volume.dir.display()
+            ))
         })
     }
-}
 
-fn free(stat: &StatVfs) -> u64 {
-    stat.f_bavail.saturating_mul(stat.f_frsize)
+    /// Makes the reserve whole again, if there is room for it beside `data.free_min`.
+    fn restore_reserve(&self, free: u64) -> Result<()> {
+        let reserve = &self.volume.reserve;
+        if reserve.is_whole() {
+            return Ok(());
+        }
+        let missing = reserve.missing();
+        if free >= self.limits.free_min.saturating_add(missing) && reserve.make().is_ok() {
+            tracing::debug!(bytes = missing, "the reserve of disk space is whole");
+            return Ok(());
+        }
+        Err(Error::Exhausted {
+            what: format!(
+                "the disk of '{}' is full: {} MiB are free, and {} MiB are missing from the reserve for acks and removals, \
+                 beside data.free_min of {} MiB: free some space or lower data.free_min",
+                self.volume.dir.display(),
+                free >> 20,
+                missing.div_ceil(1 << 20),
+                self.limits.free_min >> 20
+            ),
+            retry_after: RETRY_AFTER,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -136,13 +161,14 @@ mod tests {
     fn usage_is_that_of_the_quota_or_of_the_disk_whichever_is_fuller() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("journal"), [0; 1000]).unwrap();
-        let space = Space::of(dir.path(), Limits { free_min: 4096, quota: 2500 });
+        let volume = Arc::new(Volume::real(dir.path()));
+        let space = Space::of(volume.clone(), Limits { free_min: 4096, quota: 2500 });
         space.found(1400);
         assert_eq!(space.usage().unwrap(), Usage { used: 2400, limit: 2500 });
-        let wide = Space::of(dir.path(), Limits { free_min: 4096, quota: u64::MAX - 1 });
+        let wide = Space::of(volume.clone(), Limits { free_min: 4096, quota: u64::MAX - 1 });
         let disk = wide.usage().unwrap();
         assert!(disk.used > 2400 && disk.limit < u64::MAX - 1, "{disk:?}");
-        let reserved = Space::of(dir.path(), Limits { free_min: u64::MAX, quota: u64::MAX });
+        let reserved = Space::of(volume.clone(), Limits { free_min: u64::MAX, quota: u64::MAX });
         let full = reserved.usage().unwrap();
         assert!(full.limit == 0 && full.used > 0 && reserved.check(0).is_err(), "{full:?}");
     }

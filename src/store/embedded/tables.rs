@@ -11,7 +11,7 @@
 //! | positions | durable 0x00 subject | sequence u64 |
 //! | payloads | number | kind u8, writer u8 (0 nobody, 1 commits, 2 upload), alive u64, len u64 |
 //! | garbage | since number | kind u8 |
-//! | facts | name | u64 |
+//! | facts | name | u64; `round`: number u64, secret 16 |
 //! | stream | stream first | count u32, first u64, subject |
 //! | consumers | name | settings as JSON ([`Settings`](crate::consumer::Settings)) |
 //! | cursors | name | [cursor and counts](crate::consumer::row) |
@@ -87,10 +87,14 @@ pub(super) const FACT_RESTORING: &[u8] = b"restoring";
 /// Fact: the next stream sequence.
 pub(super) const FACT_NEXT_STREAM: &[u8] = b"next_stream";
 
-/// The format written by this version.
-pub(super) const FORMAT: u64 = 3;
-/// The format before there were uploads.
-pub(super) const FORMAT_WITHOUT_UPLOADS: u64 = 2;
+/// Fact: the round that the journal is in ([`Round`](super::frame::Round)).
+pub(super) const FACT_ROUND: &[u8] = b"round";
+
+/// Fact: blocks lack their order over all subjects, which a directory of format 1 did not have.
+pub(super) const FACT_UNORDERED: &[u8] = b"unordered";
+
+/// The format written by this version: 1 had no order over all subjects, 2 no uploads, 3 no rounds of the journal.
+pub(super) const FORMAT: u64 = 4;
 /// The format before blocks had an order over all subjects.
 pub(super) const FORMAT_WITHOUT_ORDER: u64 = 1;
 

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    engine::{Batch, Engine, Snapshot},
+    batch::Batch,
+    engine::Engine,
+    snapshot::Snapshot,
     tables::{
         self, BLOCKS, EXPIRY, FACT_NEXT_PAYLOAD, FACT_NEXT_STREAM, FACT_OPEN_UPLOADS, FACTS, GARBAGE, PAYLOADS, STREAM,
         SUBJECTS,

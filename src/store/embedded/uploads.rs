@@ -15,7 +15,8 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{
-    engine::{Batch, Snapshot},
+    batch::Batch,
+    snapshot::Snapshot,
     tables::{self, UPLOAD_DEADLINES, UPLOADS},
     transaction::Transaction,
 };

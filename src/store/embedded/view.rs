@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::{
     blocking,
-    engine::Snapshot,
     scan::read_block,
+    snapshot::Snapshot,
     tables::{
         self, BLOCKS, CONSUMERS, CURSORS, FACT_NEXT_PAYLOAD, FACTS, IDS, PAYLOADS, PENDING, POSITIONS, SCHEDULE,
         SUBJECTS, Table, UPLOADS,
