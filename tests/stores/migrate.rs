@@ -1,4 +1,5 @@
-//! Data directories of version 0.1: their blocks have no place in the stream of all subjects.
+//! Data directories of earlier formats: the blocks of version 0.1 have no place in the stream of all subjects, and until
+//! format 3 the journal has no rounds.
 
 use std::path::Path;
 
@@ -57,11 +58,14 @@ fn age(dir: &Path) {
         let mut facts = transaction.open_table(FACTS).unwrap();
         facts.insert(b"format".as_slice(), 1_u64.to_le_bytes().as_slice()).unwrap();
         facts.remove(b"next_stream".as_slice()).unwrap();
+        facts.remove(b"round".as_slice()).unwrap();
     }
     for name in LATER {
         transaction.delete_table(Table::new(name)).unwrap();
     }
     transaction.commit().unwrap();
+    std::fs::write(dir.join("journal"), vec![0; 16 << 20]).unwrap();
+    std::fs::write(dir.join("LOCK"), []).unwrap();
 }
 
 /// What the store has that was there in version 0.1.
@@ -172,11 +176,11 @@ async fn a_directory_of_a_later_version_is_refused_and_left_as_it_is() {
             transaction.commit().unwrap();
         }
     };
-    let refusal = rig.backend.tamper(Ending::Closed, write(4)).await.unwrap_err().to_string();
+    let refusal = rig.backend.tamper(Ending::Closed, write(5)).await.unwrap_err().to_string();
     let told =
-        "has format 4, and this version reads formats up to 3: use the version that wrote it, or restore a backup";
+        "has format 5, and this version reads formats up to 4: use the version that wrote it, or restore a backup";
     assert!(refusal.contains(told), "{refusal}");
-    rig.backend.tamper(Ending::Closed, write(3)).await.unwrap();
+    rig.backend.tamper(Ending::Closed, write(4)).await.unwrap();
     assert_eq!((rig.live("a").await, rig.live("b").await), (vec![1, 2], vec![1, 2, 3]));
     rig.assert_sound().await;
 }

@@ -1,4 +1,4 @@
-//! P1: a data directory goes from one version to the other and back.
+//! P1: a data directory of the version before is taken over, and that version refuses it from then on.
 
 use crate::{
     uploads::{begin, finish, read},
@@ -8,7 +8,7 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the version before this one: tests/run builds it"]
-async fn p1_a_data_directory_is_taken_over_and_given_back() {
+async fn p1_a_data_directory_is_taken_over_and_refused_by_the_version_before() {
     let (previous, present) = (Version::previous(), Version::present());
     let dir = tempfile::tempdir().unwrap();
     let mut broker = previous.serve(dir.path());
@@ -24,22 +24,21 @@ async fn p1_a_data_directory_is_taken_over_and_given_back() {
     let client = broker.client();
     assert_eq!(contents(&client).await, before);
     begin(&client, "newer").await;
-    broker.kill();
-    present.check(&stores);
-
-    let mut broker = previous.serve(dir.path());
-    let client = broker.client();
-    assert_eq!(contents(&client).await, before);
-    finish(&client, &client, "newer").await;
+    // What it adds is in its journal alone.
     assert_goes_on(&client, &client, &before).await;
     let after = contents(&client).await;
-    assert!(broker.terminate().success());
-    previous.check(&stores);
+    broker.kill();
+
+    let refusal = previous.refuses(dir.path());
+    assert!(refusal.contains("has format 4, and this version reads formats up to 3"), "{refusal}");
     present.check(&stores);
 
-    let broker = present.serve(dir.path());
+    let mut broker = present.serve(dir.path());
     let client = broker.client();
-    assert_eq!(contents(&client).await, after);
+    assert_eq!(contents(&client).await, after, "the refusal has changed nothing");
+    finish(&client, &client, "newer").await;
     read(&client, "newer", 1).await;
     finish(&client, &client, "old").await;
+    assert!(broker.terminate().success());
+    present.check(&stores);
 }

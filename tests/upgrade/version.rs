@@ -35,6 +35,15 @@ impl Version {
         Process::start(&self.binary, dir, &SETTINGS)
     }
 
+    /// Tries to start a broker with embedded stores below a directory; gives why it refuses to.
+    pub(crate) fn refuses(&self, dir: &Path) -> String {
+        let mut command = Command::new(&self.binary);
+        command.args(["serve", "--port", "0", "--egress-port", "0", "--http-port", "0", "--data-dir"]);
+        let output = command.arg(dir.join("data")).envs(SETTINGS).output().unwrap();
+        assert!(!output.status.success(), "it was opened");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Runs a command that succeeds, with nothing but these settings in its environment; gives what it prints as JSON.
     pub(crate) fn run<V: AsRef<str>>(&self, settings: &[(&str, V)], words: &[&str]) -> Vec<Value> {
         let mut command = Command::new(&self.binary);
