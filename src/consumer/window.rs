@@ -1,6 +1,6 @@
 //! What one worker has, and how much more it takes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::types::Timestamp;
 
@@ -24,9 +24,11 @@ pub struct Held {
 #[derive(Debug)]
 pub struct Window {
     base: u64,
-    /// Leases from `first` on; settled ones leave a hole until they are the first.
+    /// The newest leases, from number `first` on; settled ones leave a hole until they are the first.
     held: VecDeque<Option<Held>>,
     first: u64,
+    /// Leases before `first`: those that are held while many others pass. They take no room among the newest.
+    old: BTreeMap<u64, Held>,
     count: usize,
     bytes: u64,
     messages_max: usize,
@@ -45,15 +47,24 @@ pub fn stream_of_lease(lease: u64) -> u64 {
     lease >> COUNT_BITS
 }
 
-/// Leases given since the oldest that is out: one that is held for very long stops the stream until it ends.
-const SPREAD_MAX: usize = 1 << 20;
+/// Among so many of the newest leases, holes do not matter.
+const DENSE_MIN: usize = 1024;
 
 impl Window {
     /// A window without credit. `seed` makes the lease ids of this stream differ from those of others.
     pub fn new(seed: u64) -> Self {
         let base = seed << COUNT_BITS;
-        let (held, earliest) = (VecDeque::new(), Timestamp(u64::MAX));
-        Self { base, held, first: 0, count: 0, bytes: 0, messages_max: 0, bytes_max: 0, earliest }
+        Self {
+            base,
+            held: VecDeque::new(),
+            first: 0,
+            old: BTreeMap::new(),
+            count: 0,
+            bytes: 0,
+            messages_max: 0,
+            bytes_max: 0,
+            earliest: Timestamp(u64::MAX),
+        }
     }
 
     /// Replaces the credit.
@@ -63,7 +74,7 @@ impl Window {
 
     /// Messages that it takes now.
     pub fn messages_left(&self) -> usize {
-        self.messages_max.saturating_sub(self.count).min(SPREAD_MAX.saturating_sub(self.held.len()))
+        self.messages_max.saturating_sub(self.count)
     }
 
     /// Bytes that it takes now.
@@ -97,40 +108,61 @@ impl Window {
 
     /// What a lease id stands for; `None` if it is settled, over, or of another stream.
     pub fn get(&self, lease: u64) -> Option<Held> {
-        self.held.get(self.index(lease)?).copied().flatten()
+        let number = self.number_of(lease)?;
+        match number.checked_sub(self.first) {
+            Some(index) => self.held.get(usize::try_from(index).ok()?).copied().flatten(),
+            None => self.old.get(&number).copied(),
+        }
     }
 
     /// Ends a lease, and gives its credit back.
     pub fn end(&mut self, lease: u64) -> Option<Held> {
-        let index = self.index(lease)?;
-        let held = self.held.get_mut(index)?.take()?;
+        let number = self.number_of(lease)?;
+        let held = match number.checked_sub(self.first) {
+            Some(index) => self.held.get_mut(usize::try_from(index).ok()?)?.take()?,
+            None => self.old.remove(&number)?,
+        };
         self.count -= 1;
         self.bytes -= held.bytes;
-        while let Some(None) = self.held.front() {
+        self.close_up();
+        Some(held)
+    }
+
+    /// Moves the front on: beyond holes, and beyond leases that are held while most of those behind them have ended. Each
+    /// lease is moved at most once.
+    fn close_up(&mut self) {
+        loop {
+            let is_sparse = self.held.len() > DENSE_MIN && self.held.len() / 4 > self.count - self.old.len();
+            match self.held.front() {
+                Some(Some(held)) if is_sparse => drop(self.old.insert(self.first, *held)),
+                Some(None) => {}
+                _ => return,
+            }
             self.held.pop_front();
             self.first += 1;
         }
-        Some(held)
     }
 
     /// Moves the end of a lease.
     pub fn extend(&mut self, lease: u64, deadline: Timestamp) {
-        if let Some(index) = self.index(lease)
-            && let Some(Some(held)) = self.held.get_mut(index)
-        {
+        let Some(number) = self.number_of(lease) else { return };
+        let held = match number.checked_sub(self.first) {
+            Some(index) => usize::try_from(index).ok().and_then(|index| self.held.get_mut(index)?.as_mut()),
+            None => self.old.get_mut(&number),
+        };
+        if let Some(held) = held {
             held.deadline = deadline;
         }
     }
 
     /// Leases that are out up to and including this one, in order; `None` if it was never given on this stream.
     pub fn up_to(&self, lease: u64) -> Option<Vec<u64>> {
-        let count = self.count_of(lease)?;
-        if count >= self.first + self.held.len() as u64 {
+        let number = self.number_of(lease)?;
+        if number >= self.first + self.held.len() as u64 {
             return None;
         }
-        let upper = (count + 1).saturating_sub(self.first);
-        let leases = (self.first..).zip(&self.held).take(usize::try_from(upper).unwrap_or(usize::MAX));
-        Some(leases.filter(|(_, held)| held.is_some()).map(|(count, _)| self.base | count).collect())
+        let numbers = self.all().map(|(number, _)| number).take_while(|at| *at <= number);
+        Some(numbers.map(|number| self.base | number).collect())
     }
 
     /// Leases whose time is over.
@@ -139,17 +171,19 @@ impl Window {
             return Vec::new();
         }
         // Those that are over count until they are ended.
-        self.earliest = self.held.iter().flatten().map(|held| held.deadline).min().unwrap_or(Timestamp(u64::MAX));
-        let is_over = |held: &Option<Held>| held.is_some_and(|held| held.deadline <= now);
-        (self.first..).zip(&self.held).filter(|(_, held)| is_over(held)).map(|(count, _)| self.base | count).collect()
+        self.earliest = self.all().map(|(_, held)| held.deadline).min().unwrap_or(Timestamp(u64::MAX));
+        let over = self.all().filter(|(_, held)| held.deadline <= now);
+        over.map(|(number, _)| self.base | number).collect()
     }
 
-    fn count_of(&self, lease: u64) -> Option<u64> {
+    /// Every lease that is out, in the order in which they were given.
+    fn all(&self) -> impl Iterator<Item = (u64, &Held)> {
+        let newest = (self.first..).zip(&self.held).filter_map(|(number, held)| Some((number, held.as_ref()?)));
+        self.old.iter().map(|(number, held)| (*number, held)).chain(newest)
+    }
+
+    fn number_of(&self, lease: u64) -> Option<u64> {
         (lease >> COUNT_BITS == self.base >> COUNT_BITS).then_some(lease & ((1 << COUNT_BITS) - 1))
-    }
-
-    fn index(&self, lease: u64) -> Option<usize> {
-        usize::try_from(self.count_of(lease)?.checked_sub(self.first)?).ok()
     }
 }
 
@@ -224,5 +258,26 @@ mod tests {
             assert!(overdue.into_iter().all(|lease| window.end(lease).is_some()));
         }
         assert_eq!(window.count(), 0);
+    }
+
+    #[test]
+    fn p6_one_long_lease_stalls_nothing_and_takes_no_memory() {
+        let mut window = Window::new(5);
+        window.set_credit(100, 1 << 20);
+        let first = window.send(held(0, 7));
+        for at in 1..=1 << 21 {
+            assert!(window.takes(10), "at {at}");
+            let lease = window.send(held(at, 10));
+            assert!(window.end(lease).is_some());
+        }
+        assert!(window.held.capacity() <= 8 * DENSE_MIN, "{}", window.held.capacity());
+        assert_eq!((window.count(), window.bytes_left(), window.get(first)), (1, (1 << 20) - 7, Some(held(0, 7))));
+        window.extend(first, Timestamp(99));
+        assert!(window.overdue(Timestamp(50)).is_empty());
+        assert_eq!(window.overdue(Timestamp(99)), [first]);
+        let last = window.send(held(1, 0));
+        assert_eq!(window.up_to(last), Some(vec![first, last]));
+        assert_eq!(window.end(first).map(|held| held.at), Some(0));
+        assert!(window.get(first).is_none() && window.end(first).is_none());
     }
 }
