@@ -35,6 +35,8 @@ pub(super) struct Pending {
     leased: usize,
     /// Pages that differ from what is stored.
     dirty: Vec<u64>,
+    /// What entries were before each change since [`mark`](Self::mark), in order; `None` if there is no mark.
+    undo: Option<Vec<(u64, Option<Entry>)>>,
     /// True where leases are stored: several brokers share the consumer, and one may outlive another.
     pub(super) keeps_leases: bool,
 }
@@ -64,6 +66,9 @@ impl Pending {
 
     pub(super) fn put(&mut self, at: u64, entry: Entry) {
         let before = self.entries.insert(at, entry);
+        if let Some(undo) = &mut self.undo {
+            undo.push((at, before));
+        }
         if let Some(before) = before {
             self.forget(at, before);
         }
@@ -76,14 +81,45 @@ impl Pending {
 
     pub(super) fn remove(&mut self, at: u64) -> Option<Entry> {
         let before = self.entries.remove(&at)?;
+        if let Some(undo) = &mut self.undo {
+            undo.push((at, Some(before)));
+        }
         self.forget(at, before);
         self.touch(at);
         Some(before)
     }
 
+    /// Remembers changes from now on, until [`keep`](Self::keep) or [`roll_back`](Self::roll_back).
+    pub(super) fn mark(&mut self) {
+        self.undo = Some(Vec::new());
+    }
+
+    /// What was changed since the mark stays.
+    pub(super) fn keep(&mut self) {
+        self.undo = None;
+    }
+
+    /// Takes back what was changed since the mark: as much work as the changes were.
+    pub(super) fn roll_back(&mut self) {
+        for (at, before) in self.undo.take().into_iter().flatten().rev() {
+            match before {
+                Some(entry) => self.put(at, entry),
+                None => drop(self.remove(at)),
+            }
+        }
+    }
+
+    /// Nothing of it is stored, so nothing differs from what is.
+    pub(super) fn forget_dirty(&mut self) {
+        self.dirty.clear();
+    }
+
     pub(super) fn clear(&mut self) {
         let pages: Vec<u64> = self.entries.keys().map(|at| at >> PAGE_BITS).collect();
         self.dirty.extend(pages);
+        if let Some(undo) = &mut self.undo {
+            undo.extend(self.entries.iter().map(|(at, entry)| (*at, Some(*entry))));
+        }
         (self.entries, self.by_time, self.leased) = (BTreeMap::new(), BTreeSet::new(), 0);
     }
 

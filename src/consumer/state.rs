@@ -30,6 +30,18 @@ pub struct Consumer {
     pub(super) is_changed: bool,
     /// The cursor as it is stored.
     pub(super) stored_cursor: u64,
+    /// What it was at the last mark, but for pending entries, which have their own.
+    marked: Option<Marked>,
+}
+
+/// The part of a consumer's state that has a fixed size.
+#[derive(Clone, Copy, Debug)]
+struct Marked {
+    counts: Counts,
+    cursor: u64,
+    began: u64,
+    next_sequence: u64,
+    is_changed: bool,
 }
 
 impl Consumer {
@@ -46,6 +58,7 @@ impl Consumer {
             pending: Pending::default(),
             is_changed: true,
             stored_cursor: cursor,
+            marked: None,
         }
     }
 
@@ -55,6 +68,33 @@ impl Consumer {
         self.counts = Counts::default();
         (self.cursor, self.began, self.next_sequence) = (cursor, sequence, sequence);
         self.is_changed = true;
+    }
+
+    /// Remembers the state, so that steps from now on can be taken back.
+    pub fn mark(&mut self) {
+        let Self { counts, cursor, began, next_sequence, is_changed, .. } = *self;
+        self.marked = Some(Marked { counts, cursor, began, next_sequence, is_changed });
+        self.pending.mark();
+    }
+
+    /// Keeps the steps since the mark.
+    pub fn keep(&mut self) {
+        self.marked = None;
+        self.pending.keep();
+    }
+
+    /// Takes back the steps since the mark, at the cost of what they changed. Without a mark nothing changes.
+    pub fn roll_back(&mut self) {
+        let Some(Marked { counts, cursor, began, next_sequence, is_changed }) = self.marked.take() else { return };
+        (self.counts, self.cursor, self.began) = (counts, cursor, began);
+        (self.next_sequence, self.is_changed) = (next_sequence, is_changed);
+        self.pending.roll_back();
+    }
+
+    /// Records that nothing of it is stored: a consumer that lives in memory alone has no changes to write.
+    pub fn forget_changes(&mut self) {
+        self.is_changed = false;
+        self.pending.forget_dirty();
     }
 
     /// Stops or resumes deliveries.

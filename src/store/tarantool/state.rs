@@ -22,6 +22,8 @@ pub(super) struct Open {
     pub(super) sessions: BTreeMap<Session, u64>,
     /// True when the last worker of one that is not stored has left.
     pub(super) is_left: bool,
+    /// Workers and `is_left` at the last mark.
+    marked: Option<(BTreeMap<Session, u64>, bool)>,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +47,7 @@ type Rows = (Option<ConsumerRow>, Vec<PageRow>, Vec<(u64, u64)>);
 impl Open {
     /// One that lives in this broker alone.
     pub(super) fn unnamed(consumer: Consumer) -> Self {
-        Self { consumer, version: 0, sessions: BTreeMap::new(), is_left: false }
+        Self { consumer, version: 0, sessions: BTreeMap::new(), is_left: false, marked: None }
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -65,7 +67,7 @@ impl Open {
         let sessions: BTreeMap<_, _> =
             sessions.into_iter().map(|(session, broker)| (Session(session), broker)).collect();
         consumer.orphan(|session| sessions.contains_key(&session));
-        Ok(Some(Self { consumer, version: row.version, sessions, is_left: false }))
+        Ok(Some(Self { consumer, version: row.version, sessions, is_left: false, marked: None }))
     }
 
     /// True if this broker has no worker for it.
@@ -73,6 +75,26 @@ impl Open {
         match self.is_durable() {
             true => !self.sessions.values().any(|of| *of == broker),
             false => self.is_left && self.sessions.is_empty(),
+        }
+    }
+
+    /// Remembers the state of a consumer that is not stored: no store could tell it again.
+    pub(super) fn mark(&mut self) {
+        self.consumer.mark();
+        self.marked = Some((self.sessions.clone(), self.is_left));
+    }
+
+    /// Keeps the steps since the mark.
+    pub(super) fn keep(&mut self) {
+        self.consumer.keep();
+        self.marked = None;
+    }
+
+    /// Takes back the steps since the mark.
+    pub(super) fn roll_back(&mut self) {
+        self.consumer.roll_back();
+        if let Some((sessions, is_left)) = self.marked.take() {
+            (self.sessions, self.is_left) = (sessions, is_left);
         }
     }
 
@@ -126,6 +148,8 @@ impl Open {
             let changes = self.consumer.take_changes();
             change.cursor = changes.cursor.map(ByteBuf::from).or(change.cursor.take());
             change.pages.extend(changes.pages.into_iter().map(|(page, row)| (page, row.map(ByteBuf::from))));
+        } else {
+            self.consumer.forget_changes();
         }
     }
 }

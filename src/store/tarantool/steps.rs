@@ -38,8 +38,7 @@ struct Part {
     slot: SlotGuard,
     /// Steps, by their index in the group.
     steps: Vec<(usize, Arc<Step>)>,
-    /// What a consumer that is not stored was before: nobody else could tell.
-    before: Option<Open>,
+    /// The consumer, after its steps.
     open: Option<Open>,
     stepped: Vec<Result<Stepped>>,
     is_broken: bool,
@@ -132,7 +131,7 @@ impl TarantoolMetadata {
         let mut parts = BTreeMap::new();
         for (name, steps) in by_name {
             let slot = self.consumers.lock(&name).await;
-            let part = Part { slot, steps, before: None, open: None, stepped: Vec::new(), is_broken: false };
+            let part = Part { slot, steps, open: None, stepped: Vec::new(), is_broken: false };
             parts.insert(name, part);
         }
         parts
@@ -178,7 +177,7 @@ impl TarantoolMetadata {
         if open.is_durable() {
             broker = self.life.number().await?;
         } else {
-            part.before = Some(open.clone());
+            open.mark();
         }
         let leases_left = LEASES_MAX.saturating_sub(self.consumers.leases());
         let mut reads = Reads::new(self.link.clone());
@@ -232,8 +231,8 @@ impl TarantoolMetadata {
                     if word == "dead" {
                         self.life.is_over(broker);
                     }
-                    // A consumer that is not stored begins again from what it was.
-                    if let Some(before) = part.before.take() {
+                    // A consumer that is not stored is tried again from what it was.
+                    if let Some(before) = part.before() {
                         part.slot.put(before);
                     }
                     parts.insert(name, part);
@@ -255,16 +254,27 @@ impl Part {
         }
         let Some(mut open) = self.open.take() else { return };
         open.version = version;
-        match (self.is_broken, self.before) {
-            (false, _) if !open.is_idle(broker) => self.slot.put(open),
-            (true, Some(before)) => self.slot.put(before),
-            _ => {}
+        if !self.is_broken {
+            open.keep();
+            if !open.is_idle(broker) {
+                self.slot.put(open);
+            }
+        } else if !open.is_durable() {
+            open.roll_back();
+            self.slot.put(open);
         }
+    }
+
+    /// A consumer that is not stored, as it was before its steps.
+    fn before(&mut self) -> Option<Open> {
+        let mut open = self.open.take().filter(|open| !open.is_durable())?;
+        open.roll_back();
+        Some(open)
     }
 
     /// Nothing was stored, or nobody knows: what is stored is read again, and what is not is as before.
     fn restore(mut self) {
-        if let Some(before) = self.before {
+        if let Some(before) = self.before() {
             self.slot.put(before);
         }
     }
