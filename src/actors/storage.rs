@@ -178,6 +178,9 @@ pub struct Storage {
     steps: VecDeque<TakeStep>,
     /// Writes of payload under way.
     placings: usize,
+    /// Whether what an earlier incarnation left open is closed. Until then nothing is placed: a segment that is begun
+    /// before would be closed along with it.
+    is_tidy: bool,
     /// Whether a transaction is under way.
     busy: bool,
     /// The segment that this incarnation appends to.
@@ -189,7 +192,7 @@ impl Storage {
     /// A storage actor with an empty queue.
     pub fn new(parts: Parts, bell: Bell) -> Self {
         let (acks, steps, queue) = (VecDeque::new(), VecDeque::new(), Queue::new(parts.inline_max.clone()));
-        Self { parts, queue, acks, steps, placings: 0, busy: false, segment: None, bell }
+        Self { parts, queue, acks, steps, placings: 0, is_tidy: false, busy: false, segment: None, bell }
     }
 
     fn run_next(&mut self, ctx: &mut Context<Self>) {
@@ -205,6 +208,9 @@ impl Storage {
     }
 
     fn place(&mut self, ctx: &mut Context<Self>) {
+        if !self.is_tidy {
+            return;
+        }
         let most = if self.parts.stores.metadata.is_shared() { PLACINGS_SHARED } else { PLACINGS_EMBEDDED };
         while self.placings < most {
             let commits = self.queue.begin_placing(GROUP_BYTES_MAX);
@@ -261,6 +267,7 @@ impl Actor for Storage {
         self.busy = true;
         let parts = self.parts.clone();
         let tidy = async move { parts.close_abandoned().await }.into_actor(self).map(|(), storage, ctx| {
+            storage.is_tidy = true;
             storage.busy = false;
             storage.run_next(ctx);
         });

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     aligned::{ALIGN, AlignedBuffer},
     blocking,
-    disk::{Create, Disk, DiskFile, OpenMode},
+    disk::{Create, Disk, DiskFile, OpenMode, is_unreadable, read_with_retries},
     object_file::{ObjectFile, PART},
     space::Space,
     volume::{Volume, failed},
@@ -73,15 +73,14 @@ impl Files {
         let len: u64 = bodies.iter().map(|body| body.len() as u64).sum();
         self.space.check(0)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that hung and then woke must not take the place of its successor.
+        if let Some(segment) = current.as_ref().filter(|segment| segment.number > number) {
+            return Err(Error::unavailable(format!("segment {number} was closed: {} is written", segment.number)));
+        }
         // Taken out while it is written: after a failed sync nothing is known of the file, so it is left for good.
         let mut segment = match current.take() {
             Some(segment) if segment.number == number => segment,
-            _ => {
-                let bytes = self.volume.sizes.segment.max(len);
-                self.space.take(bytes)?;
-                let segment = Segment::create(&*self.volume.disk, number, &path, bytes);
-                segment.map_err(|error| failed("made", &path, &error))?
-            }
+            _ => self.create_segment(number, &path, len)?,
         };
         if segment.len > 0 && segment.len + len > self.volume.sizes.segment {
             return Ok(None);
@@ -89,6 +88,18 @@ impl Files {
         let offset = segment.append(bodies).map_err(|error| failed("written", &path, &error))?;
         *current = Some(segment);
         Ok(Some(offset))
+    }
+}
+
+impl Files {
+    fn create_segment(&self, number: u64, path: &Path, len: u64) -> Result<Segment> {
+        let bytes = self.volume.sizes.segment.max(len);
+        self.space.take(bytes)?;
+        Segment::create(&*self.volume.disk, number, path, bytes).map_err(|error| {
+            // What is left of the file counts when it is deleted, and at the next start.
+            self.space.give_back(bytes - self.volume.disk.len(path).ok().flatten().unwrap_or(0).min(bytes));
+            failed("made", path, &error)
+        })
     }
 }
 
@@ -134,14 +145,13 @@ impl PayloadStore for Files {
         blocking(move || {
             let end = offset.saturating_add(len);
             let len = usize::try_from(len).map_err(|_| Error::DataLoss(format!("{key}: {len} bytes cannot be")))?;
-            let read = match len >= DIRECT_MIN && offset.is_multiple_of(ALIGN as u64) {
-                true => read_direct(&*volume.disk, &path, offset, len),
-                false => volume.disk.open(&path, OpenMode::READ).and_then(|file| {
-                    let mut bytes = vec![0; len];
-                    file.read_exact_at(&mut bytes, offset).map(|()| bytes.into())
-                }),
-            };
+            let is_direct = len >= DIRECT_MIN && offset.is_multiple_of(ALIGN as u64);
+            let read = read_with_retries(|| read_once(&*volume.disk, &path, offset, len, is_direct));
             read.map_err(|error| match error.kind() {
+                _ if is_unreadable(&error) => Error::DataLoss(format!(
+                    "{key}: bytes {offset} to {end} of the file '{}' cannot be read: {error}",
+                    path.display()
+                )),
                 io::ErrorKind::NotFound => Error::DataLoss(format!("{key}: the file '{}' is missing", path.display())),
                 io::ErrorKind::UnexpectedEof => {
                     Error::DataLoss(format!("{key}: the file '{}' ends before byte {end}", path.display()))
@@ -295,9 +305,19 @@ impl Segment {
     }
 }
 
-/// Reads past the page cache, into memory that is used again.
-fn read_direct(disk: &dyn Disk, path: &Path, offset: u64, len: usize) -> io::Result<Bytes> {
-    let file = disk.open(path, OpenMode::READ.direct())?;
+/// Reads a range of a file; a large one past the page cache, into memory that is used again.
+fn read_once(disk: &dyn Disk, path: &Path, offset: u64, len: usize, is_direct: bool) -> io::Result<Bytes> {
+    let mode = if is_direct { OpenMode::READ.direct() } else { OpenMode::READ };
+    let file = disk.open(path, mode)?;
+    // No memory for what a damaged row claims.
+    if len >= DIRECT_MIN && offset.saturating_add(len as u64) > file.len()? {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    if !is_direct {
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, offset)?;
+        return Ok(bytes.into());
+    }
     let bytes = AlignedBuffer::take().read(len, |room| file.read_at(room, offset))?;
     if bytes.len() < len { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
 }
