@@ -95,6 +95,9 @@ impl Job {
             let draft = drafts[at.record];
             let refused = match refusal {
                 Refusal::Duplicate(sequence) => {
+                    // Stored by a commit whose end this broker may have missed: whoever is answered can read it.
+                    let subject = &self.work.entries[*index].commit.drafts[draft].subject;
+                    self.parts.heads.raise(subject, sequence);
                     Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))
                 }
                 Refusal::Follows(first) => {
@@ -180,7 +183,7 @@ impl Job {
 
     fn fail_acks(self, error: &Error) {
         for ack in self.work.acks {
-            tracing::warn!(request = %ack.request, %error, "a position was not moved");
+            tracing::warn!(request = %ack.request, %error, "an ack failed");
             let _ = ack.reply.send(Err(error.clone()));
         }
         for step in self.work.steps {
@@ -196,7 +199,7 @@ impl Entry {
             parts.discard(std::mem::take(&mut placed.objects));
         }
         for ticket in self.commit.tickets.take().into_iter().flatten() {
-            tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "messages were not stored");
+            tracing::warn!(request = %ticket.request, messages = ticket.drafts, %error, "a publish failed");
             ticket.fail(error);
         }
     }

@@ -10,6 +10,10 @@ const TRANSIENT: [u16; 7] = [408, 425, 429, 500, 502, 503, 504];
 /// Codes of a server that has no room, by the servers that have them.
 const FULL: [&str; 4] = ["XMinioStorageFull", "QuotaExceeded", "InsufficientStorage", "XMinioAdminBucketQuotaExceeded"];
 
+/// Codes of a server that has an object and will not give it: it was archived, and somebody must restore it. Repeating
+/// the request changes nothing, so its bytes count as lost until then.
+const LOST: [&str; 1] = ["InvalidObjectState"];
+
 /// Who is told that a store is full comes back after this.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -117,6 +121,9 @@ impl From<Failure> for Error {
         if failure.is_full() {
             return Self::Exhausted { what: format!("{what}: free some space there"), retry_after: RETRY_AFTER };
         }
+        if LOST.iter().any(|code| failure.has_code(code)) {
+            return Self::DataLoss(format!("{what}: restore the object from its archive"));
+        }
         let hint = match &failure.cause {
             Cause::Status { status: 401 | 403, .. } => ": check s3.access_key, s3.secret_key and what they may do",
             Cause::Status { status: 301 | 307, .. } => ": check s3.region and s3.endpoint",
@@ -197,5 +204,7 @@ mod tests {
             "S3 put 'a' failed: 403 AccessDenied No. (request 17): check s3.access_key, s3.secret_key and what they may do"
         );
         assert!(matches!(Error::from(refused(507, "")), Error::Exhausted { .. }));
+        let archived = Error::from(refused(403, "InvalidObjectState"));
+        assert!(matches!(&archived, Error::DataLoss(what) if what.contains("restore the object")), "{archived:?}");
     }
 }
