@@ -20,6 +20,7 @@ pub async fn watch(stores: Stores, metrics: Metrics) {
 }
 
 async fn look(stores: &Stores, metrics: &Metrics) {
+    metrics.unreadable_rows(stores.metadata.unreadable_rows());
     let (writable, usage) = tokio::join!(stores.writable(), stores.usage());
     for ((part, writable), usage) in Part::ALL.iter().zip(writable).zip(usage) {
         // One that is full answers.

@@ -134,6 +134,8 @@ families! {
     store_used: IntGaugeVec, "minitoolstream_store_used_bytes", [STORE];
     /// from so many bytes on publishes are refused
     store_limit: IntGaugeVec, "minitoolstream_store_limit_bytes", [STORE];
+    /// rows that could not be read and were passed over, each time they are met: above 0, run `minitoolstream check`
+    unreadable_rows: IntGauge, "minitoolstream_unreadable_rows", [];
     /// gRPC connections, over both ports
     connections: IntGauge, "minitoolstream_open_connections", [];
     /// gRPC connections that reached `server.connection_age` and were told to end

@@ -154,6 +154,11 @@ impl Metrics {
         self.0.families.store_up.with_label_values(&[part.as_str()]).set(answers.into());
     }
 
+    /// Records how often rows that cannot be read were passed over.
+    pub(crate) fn unreadable_rows(&self, count: u64) {
+        self.0.families.unreadable_rows.set(signed(count));
+    }
+
     /// Says how full a store is.
     pub(crate) fn store_usage(&self, part: Part, used: u64, limit: u64) {
         let Families { store_used, store_limit, .. } = &self.0.families;

@@ -286,6 +286,11 @@ pub trait MetadataStore: Send + Sync + 'static {
     /// Removes the rows of garbage whose bytes are gone.
     async fn forget_garbage(&self, removed: &[Garbage]) -> Result<()>;
 
+    /// How often rows that cannot be read were passed over since the store was opened; each is named in the log.
+    fn unreadable_rows(&self) -> u64 {
+        0
+    }
+
     /// True while somebody reads rows as of an earlier moment, which may tell of payload that is garbage by now: what became
     /// garbage since must not be removed.
     async fn is_held(&self) -> Result<bool> {

@@ -30,7 +30,7 @@ async fn p1_a_data_directory_is_taken_over_and_refused_by_the_version_before() {
     broker.kill();
 
     let refusal = previous.refuses(dir.path());
-    assert!(refusal.contains("has format 4, and this version reads formats up to 3"), "{refusal}");
+    assert!(refusal.contains("has format 4, and this version reads format 3"), "{refusal}");
     present.check(&stores);
 
     let mut broker = present.serve(dir.path());

@@ -258,8 +258,13 @@ impl Consumers {
 impl Open {
     fn step(&mut self, transaction: &mut Transaction, step: &Step, leases_left: usize) -> Result<Stepped> {
         let stepped = self.consumer.step(step, leases_left, &mut &transaction.snapshot)?;
-        for letter in &stepped.letters {
-            insert_letter(transaction, &step.consumer, &self.consumer.settings, letter, step.now)?;
+        if !stepped.letters.is_empty() {
+            // All of them or none: the rest of the group is stored without a step that fails.
+            transaction.attempt(|transaction| {
+                stepped.letters.iter().try_for_each(|letter| {
+                    insert_letter(transaction, &step.consumer, &self.consumer.settings, letter, step.now)
+                })
+            })?;
         }
         if step.close {
             self.sessions.remove(&step.session);
@@ -269,6 +274,8 @@ impl Open {
         self.is_left = step.close && self.sessions.is_empty();
         if self.is_durable {
             write(transaction, &step.consumer, &mut self.consumer);
+        } else {
+            self.consumer.forget_changes();
         }
         Ok(stepped)
     }

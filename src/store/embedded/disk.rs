@@ -24,7 +24,7 @@ pub(super) enum Create {
     IfMissing,
     /// It must not exist.
     New,
-    /// It is made, or emptied.
+    /// It is made, in the place of one that is there: what that one held never comes back.
     Empty,
 }
 
@@ -135,7 +135,13 @@ impl Disk for RealDisk {
             Create::Never => {}
             Create::IfMissing => drop(options.create(true).truncate(false)),
             Create::New => drop(options.create_new(true)),
-            Create::Empty => drop(options.create(true).truncate(true)),
+            Create::Empty => {
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+                options.create_new(true);
+            }
         }
         if mode.direct {
             let flags = i32::try_from(OFlags::DIRECT.bits()).map_err(io::Error::other)?;

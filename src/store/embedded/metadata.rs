@@ -12,6 +12,7 @@ use super::{
     blocking,
     commit::{commit_group, read_position},
     consumers::{self, Consumers},
+    due::{self, Skipped, each_due},
     engine::Engine,
     letters::move_message,
     migrate,
@@ -46,12 +47,13 @@ pub struct EmbeddedMetadata {
     writer: Arc<Mutex<Consumers>>,
     /// Views that hold payload.
     pub(super) holds: Arc<AtomicUsize>,
+    skipped: Arc<Skipped>,
 }
 
 impl EmbeddedMetadata {
     pub(super) fn open(volume: &Arc<Volume>, space: Arc<Space>) -> Result<Self> {
         let engine = Arc::new(Engine::open(volume.clone())?);
-        let store = Self { engine, space, writer: Arc::default(), holds: Arc::default() };
+        let store = Self { engine, space, writer: Arc::default(), holds: Arc::default(), skipped: Arc::default() };
         store.check_format(&volume.dir)?;
         Ok(store)
     }
@@ -198,7 +200,8 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn deliver_due(&self, now: Timestamp, limit: usize) -> Result<Due> {
-        self.change(move |transaction| deliver_due(transaction, now, limit)).await
+        let skipped = self.skipped.clone();
+        self.change(move |transaction| deliver_due(transaction, now, limit, &skipped)).await
     }
 
     async fn subject(&self, subject: &Subject) -> Result<Option<SubjectRow>> {
@@ -259,29 +262,26 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn expire(&self, now: Timestamp, blocks_max: usize) -> Result<Expired> {
-        self.change(move |transaction| expire(transaction, now, blocks_max)).await
+        let skipped = self.skipped.clone();
+        self.change(move |transaction| expire(transaction, now, blocks_max, &skipped)).await
     }
 
     async fn forget_ids(&self, now: Timestamp, limit: usize) -> Result<usize> {
+        let skipped = self.skipped.clone();
         self.change(move |transaction| {
-            let mut due = Vec::new();
-            let to = tables::timed_key(now.after(std::time::Duration::from_millis(1)), &[]);
-            transaction.snapshot.scan(ID_DEADLINES, &[], &to, |key, _| {
-                due.push(key.to_vec());
-                Ok(due.len() < limit)
-            })?;
-            for key in &due {
+            let of = (ID_DEADLINES, "id_deadlines");
+            each_due(transaction, of, (now, limit), &skipped, |transaction, key, _| {
                 // An id that was used again after its window has a later deadline of its own.
-                let id = &key[8..];
+                let id = due::behind_time("id_deadlines", key)?;
                 if let Some(value) = transaction.snapshot.get(IDS, id)? {
                     let (_, deadline) = tables::read_pair("ids", id, &value)?;
                     if deadline <= now.0 {
                         transaction.batch.remove(IDS, id);
                     }
                 }
-                transaction.batch.remove(ID_DEADLINES, key.as_slice());
-            }
-            Ok(due.len())
+                transaction.batch.remove(ID_DEADLINES, key);
+                Ok(())
+            })
         })
         .await
     }
@@ -319,14 +319,16 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn expire_uploads(&self, now: Timestamp, limit: usize) -> Result<usize> {
-        self.change(move |transaction| uploads::expire(transaction, now, limit)).await
+        let skipped = self.skipped.clone();
+        self.change(move |transaction| uploads::expire(transaction, now, limit, &skipped)).await
     }
 
     async fn payloads(&self, after: u64, limit: usize) -> Result<Vec<PayloadRow>> {
+        let skipped = self.skipped.clone();
         self.read(move |snapshot| {
             let mut rows = Vec::new();
             snapshot.scan(PAYLOADS, &(after + 1).to_be_bytes(), &[0xFF; 9], |key, value| {
-                rows.push(tables::read_payload_row(key, value)?);
+                rows.extend(skipped.pass("payloads", tables::read_payload_row(key, value))?);
                 Ok(rows.len() < limit)
             })?;
             Ok(rows)
@@ -335,14 +337,11 @@ impl MetadataStore for EmbeddedMetadata {
     }
 
     async fn garbage(&self, before: Timestamp, limit: usize) -> Result<Vec<Garbage>> {
+        let skipped = self.skipped.clone();
         self.read(move |snapshot| {
             let mut garbage = Vec::new();
             snapshot.scan(GARBAGE, &[], &before.0.to_be_bytes(), |key, value| {
-                let unreadable = || tables::unreadable("garbage", key);
-                let (since, number) = (tables::read_first(&key[..8])?, tables::read_first(key)?);
-                let kind = value.first().ok_or_else(unreadable)?;
-                let key = tables::read_kind(*kind, number).ok_or_else(unreadable)?;
-                garbage.push(Garbage { key, since: Timestamp(since) });
+                garbage.extend(skipped.pass("garbage", tables::read_garbage(key, value))?);
                 Ok(garbage.len() < limit)
             })?;
             Ok(garbage)
@@ -360,6 +359,10 @@ impl MetadataStore for EmbeddedMetadata {
             Ok(())
         })
         .await
+    }
+
+    fn unreadable_rows(&self) -> u64 {
+        self.skipped.count()
     }
 
     async fn is_held(&self) -> Result<bool> {

@@ -18,6 +18,7 @@ mod commit;
 mod consumers;
 mod database;
 mod disk;
+mod due;
 mod engine;
 #[cfg(test)]
 mod faults;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    due::{self, Skipped, each_due},
     scan::{read_block, scan_blocks},
     tables::{self, BLOCKS, EXPIRY},
     transaction::{Transaction, read_subject},
@@ -57,31 +58,32 @@ pub(super) fn purge(
     Ok(Purged { messages, done })
 }
 
-pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, blocks_max: usize) -> Result<Expired> {
-    let mut due = Vec::new();
-    let to = tables::timed_key(now.after(std::time::Duration::from_millis(1)), &[]);
-    transaction.snapshot.scan(EXPIRY, &[], &to, |key, _| {
-        due.push(tables::read_block_key(&key[8..])?);
-        Ok(due.len() < blocks_max)
-    })?;
-    let mut expired = Expired { blocks: due.len(), messages: 0 };
+pub(super) fn expire(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    blocks_max: usize,
+    skipped: &Skipped,
+) -> Result<Expired> {
+    let mut messages = 0;
     let mut touched: BTreeMap<Subject, Vec<u64>> = BTreeMap::new();
-    for (subject, first) in due {
-        let key = tables::block_key(&subject, first);
-        let value = transaction.snapshot.get(BLOCKS, &key)?.ok_or_else(|| tables::unreadable("blocks", &key))?;
-        let block = read_block(&key, &value)?;
+    let blocks = each_due(transaction, (EXPIRY, "expiry"), (now, blocks_max), skipped, |transaction, key, _| {
+        let key = due::behind_time("expiry", key)?;
+        let (subject, first) = tables::read_block_key(key)?;
+        let value = transaction.snapshot.get(BLOCKS, key)?.ok_or_else(|| tables::unreadable("blocks", key))?;
+        let block = read_block(key, &value)?;
         let live = transaction.remove_block(&subject, &block, now)?;
         transaction.subject(&subject)?.expired += live;
-        expired.messages += live;
+        messages += live;
         touched.entry(subject).or_default().push(first);
-    }
+        Ok(())
+    })?;
     for (subject, mut removed) in touched {
         removed.sort_unstable();
         let floor = first_live(transaction, &subject, &removed)?;
         let books = transaction.subject(&subject)?;
         books.floor = books.floor.max(floor.unwrap_or(books.last + 1));
     }
-    Ok(expired)
+    Ok(Expired { blocks, messages })
 }
 
 /// Removes one block from wherever it is in its subject, on request.

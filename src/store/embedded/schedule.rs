@@ -2,6 +2,7 @@
 //! where. They get the sequence of their own subject when they go.
 
 use super::{
+    due::{Skipped, each_due},
     retention::remove_one,
     scan::find_block,
     snapshot::Snapshot,
@@ -32,29 +33,31 @@ pub(super) fn next_due(snapshot: &Snapshot) -> Result<Option<Timestamp>> {
 }
 
 /// Moves what is due to its subjects, at most `limit` messages.
-pub(super) fn deliver_due(transaction: &mut Transaction, now: Timestamp, limit: usize) -> Result<Due> {
-    let mut due = Vec::new();
-    let to = tables::timed_key(now.after(std::time::Duration::from_millis(1)), &[]);
-    transaction.snapshot.scan(SCHEDULE, &[], &to, |key, value| {
-        due.push((key.to_vec(), tables::read_subject(value)?));
-        Ok(due.len() < limit)
+pub(super) fn deliver_due(
+    transaction: &mut Transaction,
+    now: Timestamp,
+    limit: usize,
+    skipped: &Skipped,
+) -> Result<Due> {
+    let handled = each_due(transaction, (SCHEDULE, "schedule"), (now, limit), skipped, |transaction, key, value| {
+        transaction.attempt(|transaction| deliver_one(transaction, key, &tables::read_subject(value)?, now))
     })?;
-    let more = due.len() == limit;
-    for (key, subject) in due {
-        let at = tables::read_first(&key)?;
-        transaction.batch.remove(SCHEDULE, key);
-        // One that is not there any more has expired, or was purged.
-        let Some(placed) = find_block(&transaction.snapshot, at)? else { continue };
-        let block = placed.block;
-        let insert = Insert {
-            count: block.count,
-            created: now,
-            expires: block.expires,
-            crc: block.crc,
-            placement: block.placement.clone(),
-        };
-        transaction.insert_block(&subject, insert)?;
-        remove_one(transaction, &placed.subject, &block, now)?;
-    }
-    Ok(Due { raised: transaction.raised(), more })
+    Ok(Due { raised: transaction.raised(), more: handled == limit })
+}
+
+fn deliver_one(transaction: &mut Transaction, key: &[u8], subject: &Subject, now: Timestamp) -> Result<()> {
+    let at = tables::read_first(key)?;
+    transaction.batch.remove(SCHEDULE, key);
+    // One that is not there any more has expired, or was purged.
+    let Some(placed) = find_block(&transaction.snapshot, at)? else { return Ok(()) };
+    let block = placed.block;
+    let insert = Insert {
+        count: block.count,
+        created: now,
+        expires: block.expires,
+        crc: block.crc,
+        placement: block.placement.clone(),
+    };
+    transaction.insert_block(subject, insert)?;
+    remove_one(transaction, &placed.subject, &block, now)
 }

@@ -27,7 +27,7 @@ use bytes::{Buf, BufMut};
 use crate::{
     block::PayloadKey,
     error::{Error, Result},
-    store::{PayloadRow, SubjectRow, Writer},
+    store::{Garbage, PayloadRow, SubjectRow, Writer},
     types::{ConsumerName, DurableName, MessageId, Subject, Timestamp},
 };
 
@@ -287,6 +287,13 @@ pub(super) fn read_payload_row(key: &[u8], mut value: &[u8]) -> Result<PayloadRo
         _ => return Err(unreadable()),
     };
     Ok(PayloadRow { key: payload, writer, alive: value.get_u64_le(), len: value.get_u64_le() })
+}
+
+pub(super) fn read_garbage(key: &[u8], value: &[u8]) -> Result<Garbage> {
+    let unreadable = || unreadable("garbage", key);
+    let (since, number) = key.split_at_checked(8).filter(|_| key.len() == 16).ok_or_else(unreadable)?;
+    let payload = value.first().and_then(|kind| read_kind(*kind, { number }.get_u64())).ok_or_else(unreadable)?;
+    Ok(Garbage { key: payload, since: Timestamp({ since }.get_u64()) })
 }
 
 pub(super) fn kind(key: PayloadKey) -> u8 {

@@ -52,6 +52,20 @@ impl Transaction {
         })
     }
 
+    /// Carries out a part of the change, or nothing of it if it fails.
+    pub(super) fn attempt<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let changes = self.batch.changes.len();
+        let before = (self.subjects.clone(), self.payloads.clone(), self.raised.clone());
+        let (next_stream, open_uploads) = (self.next_stream, self.open_uploads);
+        let result = part(self);
+        if result.is_err() {
+            self.batch.changes.truncate(changes);
+            (self.subjects, self.payloads, self.raised) = before;
+            (self.next_stream, self.open_uploads) = (next_stream, open_uploads);
+        }
+        result
+    }
+
     /// Writes the books and everything gathered, durably.
     pub(super) fn commit(mut self, engine: &Engine) -> Result<()> {
         for (subject, row) in &self.subjects {
@@ -166,6 +180,11 @@ impl Transaction {
 
     /// Removes a block and gives how many of its messages were live. `floor` is the subject's, from before the step.
     pub(super) fn remove_block(&mut self, subject: &Subject, block: &Block, now: Timestamp) -> Result<u64> {
+        // Whatever can fail comes first: one that cannot be removed is left as it is.
+        if let Some(payload) = block.payload() {
+            self.payload(payload)?;
+        }
+        self.subject(subject)?;
         let key = tables::block_key(subject, block.first);
         if let Some(expires) = block.expires {
             self.batch.remove(EXPIRY, tables::timed_key(expires, &key));

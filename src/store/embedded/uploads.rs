@@ -16,6 +16,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::{
     batch::Batch,
+    due::{self, Skipped, each_due},
     snapshot::Snapshot,
     tables::{self, UPLOAD_DEADLINES, UPLOADS},
     transaction::Transaction,
@@ -123,23 +124,19 @@ pub(super) fn abandon(
     }
 }
 
-pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, limit: usize) -> Result<usize> {
-    let mut due = Vec::new();
-    let to = tables::timed_key(now.after(std::time::Duration::from_millis(1)), &[]);
-    transaction.snapshot.scan(UPLOAD_DEADLINES, &[], &to, |key, _| {
-        due.push(key.to_vec());
-        Ok(due.len() < limit)
-    })?;
-    for key in &due {
-        let id = read_id(&key[8..])?;
+pub(super) fn expire(transaction: &mut Transaction, now: Timestamp, limit: usize, skipped: &Skipped) -> Result<usize> {
+    let of = (UPLOAD_DEADLINES, "upload_deadlines");
+    each_due(transaction, of, (now, limit), skipped, |transaction, key, _| {
+        let id = read_id(due::behind_time("upload_deadlines", key)?)?;
         if let Some(Upload { state: UploadState::Open { object, .. }, .. }) = read(&transaction.snapshot, &id)? {
-            close_one(transaction)?;
+            transaction.open_uploads()?;
             transaction.seal(PayloadKey::Object(object), now)?;
+            close_one(transaction)?;
         }
         transaction.batch.remove(UPLOADS, id.as_str());
-        transaction.batch.remove(UPLOAD_DEADLINES, key.as_slice());
-    }
-    Ok(due.len())
+        transaction.batch.remove(UPLOAD_DEADLINES, key);
+        Ok(())
+    })
 }
 
 /// Where an upload stands, for the judgement of a commit.

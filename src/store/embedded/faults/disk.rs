@@ -354,14 +354,8 @@ impl Disk for FailingDisk {
         let inode = match (state.names.get(path).copied(), mode.create) {
             (Some(_), Create::New) => return Err(io::ErrorKind::AlreadyExists.into()),
             (None, Create::Never) => return Err(missing()),
-            (Some(inode), Create::Empty) => {
-                let file = state.inodes.entry(inode).or_default();
-                file.cached.clear();
-                file.pages.clear();
-                inode
-            }
-            (Some(inode), _) => inode,
-            (None, _) => {
+            (Some(inode), Create::IfMissing | Create::Never) => inode,
+            (_, Create::Empty) | (None, _) => {
                 state.next += 1;
                 let inode = state.next;
                 state.inodes.insert(inode, Inode::default());
