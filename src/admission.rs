@@ -6,6 +6,8 @@
 //!     64 MiB                              code, caches of the stores (16 MiB), threads, heaps
 //!   + 4 x limits.inflight_bytes           a message as received, as a block, as it is written, and heap around it
 //!   + 2 x limits.upload_bytes             pieces as received and as they are written
+//!   + 2 x limits.message_max              one message and one answer that arrive beyond their quotas
+//!   + 8 MiB                               answers of workers, and one piece of an upload beyond its quota
 //!   + 4 x limits.read_bytes               a page as read and as encoded, and heap around it
 //!   + 1 MiB x connections in use          HTTP/2 windows and buffers
 //!   + the largest message that each open stream carried: gRPC keeps its buffer until the stream ends
@@ -16,6 +18,11 @@
 //!   + s3.parts x s3.part_size             parts of all uploads on their way
 //!   + s3.part_size x limits.upload_streams  the part that each upload under way gathers
 //! ```
+//!
+//! A message that is here whole is charged at once. One that arrives in parts is charged part by part: what a client
+//! announces costs nothing. Messages in parts share a pool that is smaller than the quota, so that stalled ones leave room
+//! for whole ones. Several of them could use up the pool with none whole, so one at a time, in the order of asking, may
+//! arrive beyond it: it frees its room when it is through, or is cut because it stalls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +35,9 @@ use crate::{
 
 /// How long a request waits for a permit before it is refused.
 pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of answers, credits and acks on their way: publishers cannot take their room.
+const ANSWER_BYTES: usize = 4 << 20;
 
 /// How long a read waits: other clients take what was read for them, or are dropped.
 const READ_PATIENCE: Duration = Duration::from_secs(40);
@@ -94,6 +104,28 @@ pub enum Purpose {
     Message,
     /// Pieces of uploads.
     Upload,
+    /// What workers answer and ask, and acks.
+    Answer,
+}
+
+/// What messages share that arrive in parts.
+#[derive(Clone, Debug)]
+struct Arrivals {
+    /// Bytes of messages that are not whole yet.
+    bytes: Quota,
+    /// The one that may arrive beyond all quotas.
+    beyond: Quota,
+}
+
+/// The right to let a part of a message in.
+#[derive(Debug)]
+pub struct PartPermit {
+    /// Held until the message is through.
+    pub charged: Permit,
+    /// Held until the message is whole.
+    pub arriving: Permit,
+    /// True if the parts that follow need no permit.
+    pub is_beyond: bool,
 }
 
 /// The limits of the whole broker.
@@ -103,6 +135,10 @@ pub struct Admission {
     connection_bytes: usize,
     connection_requests: usize,
     uploads: Quota,
+    answers: Quota,
+    message_arrivals: Arrivals,
+    upload_arrivals: Arrivals,
+    answer_arrivals: Arrivals,
     upload_streams: Quota,
     reads: Quota,
     subscriptions: Quota,
@@ -111,9 +147,8 @@ pub struct Admission {
 /// The limits that one connection adds to the broker's.
 #[derive(Clone, Debug)]
 pub struct ConnectionAdmission {
-    total: InFlight,
+    broker: Admission,
     own: InFlight,
-    uploads: Quota,
 }
 
 impl Admission {
@@ -127,6 +162,13 @@ impl Admission {
             connection_bytes: config.connection_inflight_bytes.as_usize(),
             connection_requests: config.connection_inflight_requests,
             uploads: Quota::new("limits.upload_bytes", config.upload_bytes.as_usize()),
+            answers: Quota::new("the room for answers of workers", ANSWER_BYTES),
+            message_arrivals: Arrivals::new(
+                "limits.inflight_bytes",
+                (config.inflight_bytes.as_usize() / 2).max(config.message_max.as_usize()),
+            ),
+            upload_arrivals: Arrivals::new("limits.upload_bytes", config.upload_bytes.as_usize()),
+            answer_arrivals: Arrivals::new("the room for answers of workers", ANSWER_BYTES / 2),
             upload_streams: Quota::new("limits.upload_streams", config.upload_streams),
             reads: Quota::new("limits.read_bytes", config.read_bytes.as_usize()),
             subscriptions: Quota::new("limits.subscriptions", config.subscriptions),
@@ -139,7 +181,15 @@ impl Admission {
             bytes: Quota::new("limits.connection_inflight_bytes", self.connection_bytes),
             requests: Quota::new("limits.connection_inflight_requests", self.connection_requests),
         };
-        ConnectionAdmission { total: self.total.clone(), own, uploads: self.uploads.clone() }
+        ConnectionAdmission { broker: self.clone(), own }
+    }
+
+    fn arrivals(&self, purpose: Purpose) -> &Arrivals {
+        match purpose {
+            Purpose::Message => &self.message_arrivals,
+            Purpose::Upload => &self.upload_arrivals,
+            Purpose::Answer => &self.answer_arrivals,
+        }
     }
 
     /// Waits a while for a place among those that write to objects.
@@ -173,25 +223,60 @@ impl Admission {
 }
 
 impl ConnectionAdmission {
-    /// Room for a frame of `bytes`, if there is some now.
+    /// Room for a message of `bytes` that is here whole, if there is some now.
     pub fn try_bytes(&self, purpose: Purpose, bytes: usize) -> Option<Permit> {
-        if purpose == Purpose::Upload {
-            return self.uploads.try_take(bytes);
+        match purpose {
+            Purpose::Upload => self.broker.uploads.try_take(bytes),
+            Purpose::Answer => self.broker.answers.try_take(bytes),
+            Purpose::Message => {
+                let own = self.own.bytes.try_take(bytes)?;
+                Some(own.and(self.broker.total.bytes.try_take(bytes)?))
+            }
         }
-        let own = self.own.bytes.try_take(bytes)?;
-        Some(own.and(self.total.bytes.try_take(bytes)?))
     }
 
-    /// Waits up to `patience` for room for a frame of `bytes`.
+    /// Waits up to `patience` for room for a message of `bytes` that is here whole.
     ///
     /// # Errors
     /// [`Error::Exhausted`] if there is none in time.
     pub async fn bytes(&self, purpose: Purpose, bytes: usize, patience: Duration) -> Result<Permit> {
-        if purpose == Purpose::Upload {
-            return self.uploads.take(bytes, patience).await;
+        match purpose {
+            Purpose::Upload => self.broker.uploads.take(bytes, patience).await,
+            Purpose::Answer => self.broker.answers.take(bytes, patience).await,
+            Purpose::Message => {
+                let own = self.own.bytes.take(bytes, patience).await?;
+                Ok(own.and(self.broker.total.bytes.take(bytes, patience).await?))
+            }
         }
-        let own = self.own.bytes.take(bytes, patience).await?;
-        Ok(own.and(self.total.bytes.take(bytes, patience).await?))
+    }
+
+    /// Room for `bytes` more of a message that arrives in parts, if there is some now.
+    pub fn try_part(&self, purpose: Purpose, bytes: usize) -> Option<PartPermit> {
+        let arriving = self.broker.arrivals(purpose).bytes.try_take(bytes)?;
+        let charged = self.try_bytes(purpose, bytes)?;
+        Some(PartPermit { charged, arriving, is_beyond: false })
+    }
+
+    /// Waits up to `patience` for room for `bytes` more, or for the right to arrive beyond all quotas.
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] if there is neither in time.
+    pub async fn part(&self, purpose: Purpose, bytes: usize, patience: Duration) -> Result<PartPermit> {
+        let arrivals = self.broker.arrivals(purpose);
+        let within = async {
+            let arriving = arrivals.bytes.take(bytes, patience).await?;
+            let charged = self.bytes(purpose, bytes, patience).await?;
+            Ok(PartPermit { charged, arriving, is_beyond: false })
+        };
+        let beyond = async {
+            let charged = arrivals.beyond.take(1, patience).await?;
+            Ok(PartPermit { charged, arriving: Permit::default(), is_beyond: true })
+        };
+        tokio::select! {
+            biased;
+            part = within => part,
+            part = beyond => part,
+        }
     }
 
     /// Waits a while for room for `requests` messages.
@@ -200,7 +285,13 @@ impl ConnectionAdmission {
     /// [`Error::Exhausted`] if there is none in time.
     pub async fn requests(&self, requests: usize) -> Result<Permit> {
         let own = self.own.requests.take(requests, PATIENCE).await?;
-        Ok(own.and(self.total.requests.take(requests, PATIENCE).await?))
+        Ok(own.and(self.broker.total.requests.take(requests, PATIENCE).await?))
+    }
+}
+
+impl Arrivals {
+    fn new(what: &'static str, bytes: usize) -> Self {
+        Self { bytes: Quota::new(what, bytes), beyond: Quota::new(what, 1) }
     }
 }
 

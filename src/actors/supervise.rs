@@ -23,7 +23,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -86,8 +89,23 @@ pub(super) use supervised;
 
 /// Rings when the actor that holds it ends, in whatever way; and tells an actor that it was given up.
 pub struct Bell {
-    _ring: mpsc::Sender<()>,
+    _ring: Ring,
     over: CancellationToken,
+}
+
+/// Notifies the supervisor when it is dropped, and records whether a panic dropped it.
+struct Ring {
+    _sender: mpsc::Sender<()>,
+    has_panicked: Arc<AtomicBool>,
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // An actor that panics is dropped while its thread unwinds; one whose thread was stopped is not.
+        if std::thread::panicking() {
+            self.has_panicked.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Bell {
@@ -184,7 +202,10 @@ where
     let Supervision { name, policy, threads, shutdown, metrics } = supervision;
     let mut restarts: VecDeque<Instant> = VecDeque::new();
     loop {
-        let (ring, mut bell) = mpsc::channel(1);
+        let (sender, bell) = mpsc::channel(1);
+        let has_panicked = Arc::new(AtomicBool::new(false));
+        let ring = Ring { _sender: sender, has_panicked: has_panicked.clone() };
+        let mut death = Death { bell, has_panicked };
         let place = match &threads {
             Threads::Own(maker) => maker.make().await.map(Place::apart),
             Threads::Shared(pool) => pool.pick(),
@@ -207,7 +228,7 @@ where
                 }
                 return Ok(());
             }
-            cause = watch_over(&address, &mut bell, &alarm, policy) => cause,
+            cause = watch_over(&address, &mut death, &alarm, policy) => cause,
         };
         let cause = match &threads {
             // Another hung on its thread, and took it along.
@@ -220,8 +241,13 @@ where
         tracing::error!(actor = name, cause = cause.as_str(), "actor failed");
         match (&threads, cause) {
             (Threads::Own(_), _) => drop(place.thread.stop()),
-            (Threads::Shared(pool), Cause::Hang) => pool.replace(&place).await,
             (Threads::Shared(_), Cause::Panic) => {}
+            (Threads::Shared(pool), Cause::Hang | Cause::End) => {
+                // Without a new thread the system is shutting down.
+                if !pool.replace(&place).await {
+                    return Ok(());
+                }
+            }
         }
         let now = Instant::now();
         restarts.retain(|at| now.duration_since(*at) < policy.period);
@@ -236,22 +262,33 @@ where
     }
 }
 
+/// The supervisor's side of a [`Bell`].
+struct Death {
+    bell: mpsc::Receiver<()>,
+    has_panicked: Arc<AtomicBool>,
+}
+
+impl Death {
+    fn cause(&self) -> Cause {
+        if self.has_panicked.load(Ordering::Acquire) { Cause::Panic } else { Cause::End }
+    }
+}
+
 /// Returns when the incarnation is beyond help.
-async fn watch_over<A: Supervised>(
-    actor: &Addr<A>,
-    bell: &mut mpsc::Receiver<()>,
-    alarm: &Notify,
-    policy: Policy,
-) -> Cause {
+async fn watch_over<A: Supervised>(actor: &Addr<A>, death: &mut Death, alarm: &Notify, policy: Policy) -> Cause {
     loop {
         tokio::select! {
-            _ = bell.recv() => return Cause::Panic,
+            _ = death.bell.recv() => return death.cause(),
             () = tokio::time::sleep(policy.heartbeat) => {}
             () = alarm.notified() => {}
         }
         match tokio::time::timeout(policy.deadline, actor.send(Heartbeat)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) => return Cause::Panic,
+            Ok(Err(_)) => {
+                // The mailbox closes before the actor is dropped.
+                let _ = tokio::time::timeout(policy.deadline, death.bell.recv()).await;
+                return death.cause();
+            }
             Err(_) => return Cause::Hang,
         }
     }

@@ -79,10 +79,11 @@ impl ThreadPool {
         self.lock()[place.index].0 != place.generation
     }
 
-    /// Puts a new thread in the place of a blocked one, unless another actor that hung there already did.
-    pub(super) async fn replace(&self, blocked: &Place) {
+    /// Puts a new thread in the place of one that is blocked or has ended, unless another actor that was there already
+    /// did; `false` if the system is shutting down.
+    pub(super) async fn replace(&self, blocked: &Place) -> bool {
         let Some(fresh) = self.maker.make().await else {
-            return;
+            return false;
         };
         let mut threads = self.lock();
         let (generation, thread) = &mut threads[blocked.index];
@@ -94,6 +95,7 @@ impl ThreadPool {
         };
         // Should a blocked thread wake, it finds that it is to end.
         unused.stop();
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(u64, ArbiterHandle)>> {

@@ -1,8 +1,15 @@
-//! Takes permits for the bytes of requests before the bytes are read (P6).
+//! Takes permits for the bytes of requests as they arrive (P6).
 //!
-//! Every gRPC message begins with its length. The body of every call is watched here: a message is let through
-//! once its bytes are permitted, and HTTP/2 flow control keeps the client waiting meanwhile. The permits queue up beside
-//! the body, one for each message, for the handler to take.
+//! Every gRPC message begins with its length. The body of every call is watched here: a message that is here whole is let
+//! through once its bytes are permitted, one that arrives in parts is let through part by part, each permitted by itself.
+//! HTTP/2 flow control keeps the client waiting meanwhile. The permits queue up beside the body, one for each message, for
+//! the handler to take.
+//!
+//! ```text
+//! prefix ─▶ whole: permit for all ─────────────▶ passed
+//!     └───▶ in parts: permit for this part ─▶ ... ─▶ passed
+//!               └─ nothing for a while, or not whole in time: the call ends, its permits are free
+//! ```
 
 use std::{
     collections::VecDeque,
@@ -21,13 +28,19 @@ use tonic::{Status, body::Body};
 
 use super::{connection::ConnectionInfo, status::status};
 use crate::{
-    admission::{ConnectionAdmission, PATIENCE, Permit, Purpose},
+    admission::{ConnectionAdmission, PATIENCE, PartPermit, Permit, Purpose},
     error::{Error, Result},
     types::time,
 };
 
 /// Largest frame of an upload, with room for the header's message.
 const UPLOAD_FRAME_MAX: usize = (4 << 20) + (64 << 10);
+
+/// A message that has begun to arrive sends some of it at least so often.
+const IDLE_MAX: Duration = Duration::from_secs(5);
+
+/// The same, for the one that arrives beyond all quotas while others wait for its place.
+const IDLE_BEYOND_MAX: Duration = Duration::from_secs(1);
 
 /// Compression flag and length.
 const PREFIX: usize = 5;
@@ -60,7 +73,11 @@ impl Watch {
         let Some(info) = request.extensions().get::<Arc<ConnectionInfo>>() else { return request };
         let ends_with = |call: &&str| request.uri().path().ends_with(*call);
         let is_stream = ["/PublishStream", "/Consume", "/Upload"].iter().any(ends_with);
-        let purpose = if ends_with(&"/Upload") { Purpose::Upload } else { Purpose::Message };
+        let purpose = match request.uri().path().rsplit('/').next() {
+            Some("Upload") => Purpose::Upload,
+            Some("Publish" | "PublishBatch" | "PublishStream") => Purpose::Message,
+            _ => Purpose::Answer,
+        };
         let permits = Permits::default();
         let watched = Watched {
             watch: self,
@@ -72,6 +89,10 @@ impl Watch {
             prefix: [0; PREFIX],
             prefix_len: 0,
             left: 0,
+            charge: Charge::Whole,
+            charged: Permit::default(),
+            arriving: Permit::default(),
+            whole_by: Instant::now(),
             waiting: None,
             stalled: Box::pin(tokio::time::sleep(self.stall_timeout)),
             inner: Body::empty(),
@@ -95,19 +116,40 @@ struct Watched {
     prefix_len: usize,
     /// Bytes of the present message still to come.
     left: usize,
-    /// The permit that the next message waits for.
-    waiting: Option<BoxFuture<'static, Result<Permit>>>,
+    charge: Charge,
+    /// What the present message was permitted so far, if it arrives in parts.
+    charged: Permit,
+    arriving: Permit,
+    /// When the present message must be whole.
+    whole_by: Instant,
+    /// The permit that the next message, or the next part, waits for.
+    waiting: Option<BoxFuture<'static, Result<Granted>>>,
     stalled: Pin<Box<Sleep>>,
     inner: Body,
+}
+
+/// How the bytes of the present message are permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Charge {
+    /// All of them were.
+    Whole,
+    /// Part by part.
+    Parts,
+    /// It may arrive beyond all quotas.
+    Beyond,
+}
+
+/// What was waited for.
+enum Granted {
+    Whole(Permit),
+    Part(PartPermit),
 }
 
 impl Watched {
     /// Takes what may pass from the unread bytes; `None` if more must arrive or be permitted first.
     fn pass(&mut self) -> Result<Option<Bytes>> {
         if self.left > 0 {
-            let passing = self.unread.split_to(self.left.min(self.unread.len()));
-            self.left -= passing.len();
-            return Ok((!passing.is_empty()).then_some(passing));
+            return Ok(self.pass_part());
         }
         let missing = (PREFIX - self.prefix_len).min(self.unread.len());
         self.unread.copy_to_slice(&mut self.prefix[self.prefix_len..self.prefix_len + missing]);
@@ -118,39 +160,110 @@ impl Watched {
         let len = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]);
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let max = match self.purpose {
-            Purpose::Message => self.watch.message_max,
+            Purpose::Message | Purpose::Answer => self.watch.message_max,
             Purpose::Upload => UPLOAD_FRAME_MAX,
         };
         if len > max {
             let problem = format!("has {len} bytes: at most {max} are allowed in one piece");
             return Err(Error::invalid("message", problem));
         }
+        if self.unread.len() < len {
+            self.charge = Charge::Parts;
+            self.whole_by = Instant::now() + self.watch.stall_timeout;
+            return Ok(Some(self.begin()));
+        }
         match self.limits.try_bytes(self.purpose, len) {
             Some(permit) => Ok(Some(self.permitted(permit))),
             None => {
                 let (limits, purpose, patience) = (self.limits.clone(), self.purpose, self.patience);
-                self.waiting = Some(Box::pin(async move { limits.bytes(purpose, len, patience).await }));
+                let waiting = async move { limits.bytes(purpose, len, patience).await.map(Granted::Whole) };
+                self.waiting = Some(Box::pin(waiting));
                 Ok(None)
             }
         }
     }
 
-    /// Lets the waiting prefix through.
+    /// Lets the waiting prefix of a message through that is here whole.
     fn permitted(&mut self, permit: Permit) -> Bytes {
-        self.permits.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(permit);
+        self.charge = Charge::Whole;
+        self.push(permit);
+        self.begin()
+    }
+
+    /// Lets the waiting prefix through.
+    fn begin(&mut self) -> Bytes {
         self.left = u32::from_be_bytes([self.prefix[1], self.prefix[2], self.prefix[3], self.prefix[4]]) as usize;
         self.prefix_len = 0;
-        let deadline = Instant::now() + self.watch.stall_timeout;
-        self.stalled.as_mut().reset(deadline);
+        self.arrived_some();
         Bytes::copy_from_slice(&self.prefix)
+    }
+
+    /// Lets the next part of the present message through, if it is permitted.
+    fn pass_part(&mut self) -> Option<Bytes> {
+        let len = self.left.min(self.unread.len());
+        if len == 0 {
+            return None;
+        }
+        if self.charge == Charge::Parts {
+            match self.limits.try_part(self.purpose, len) {
+                Some(part) => self.grant(part),
+                None => {
+                    let (limits, purpose, patience) = (self.limits.clone(), self.purpose, self.patience);
+                    let waiting = async move { limits.part(purpose, len, patience).await.map(Granted::Part) };
+                    self.waiting = Some(Box::pin(waiting));
+                    return None;
+                }
+            }
+        }
+        Some(self.let_through(len))
+    }
+
+    fn let_through(&mut self, len: usize) -> Bytes {
+        let passing = self.unread.split_to(len);
+        self.left -= len;
+        if self.left > 0 {
+            self.arrived_some();
+        } else if self.charge != Charge::Whole {
+            // Before its last bytes: whoever takes the message finds its permit.
+            self.arriving = Permit::default();
+            let charged = std::mem::take(&mut self.charged);
+            self.push(charged);
+        }
+        passing
+    }
+
+    fn grant(&mut self, part: PartPermit) {
+        self.charged.absorb(part.charged);
+        self.arriving.absorb(part.arriving);
+        if part.is_beyond {
+            self.charge = Charge::Beyond;
+        }
+    }
+
+    fn push(&self, permit: Permit) {
+        self.permits.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(permit);
+    }
+
+    /// Counts the time to the next bytes of a message that is not whole.
+    fn arrived_some(&mut self) {
+        if self.left > 0 && self.charge != Charge::Whole {
+            let idle = if self.charge == Charge::Beyond { IDLE_BEYOND_MAX } else { IDLE_MAX };
+            self.stalled.as_mut().reset(self.whole_by.min(Instant::now() + idle));
+        }
     }
 
     fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
             if let Some(waiting) = &mut self.waiting {
-                let permit = ready!(waiting.as_mut().poll(cx));
+                let granted = ready!(waiting.as_mut().poll(cx));
                 self.waiting = None;
-                let passing = permit.map(|permit| self.permitted(permit));
+                let passing = granted.map(|granted| match granted {
+                    Granted::Whole(permit) => self.permitted(permit),
+                    Granted::Part(part) => {
+                        self.grant(part);
+                        self.let_through(self.left.min(self.unread.len()))
+                    }
+                });
                 return Poll::Ready(Some(passing.map(Frame::data).map_err(|error| status(&error))));
             }
             if !self.unread.is_empty() {
@@ -161,8 +274,10 @@ impl Watched {
                 }
             }
             if self.left > 0 && self.stalled.as_mut().poll(cx).is_ready() {
-                let waited = time::show(self.watch.stall_timeout);
-                let problem = format!("did not arrive whole within {waited}: send it faster, or in smaller pieces");
+                let (waited, idle) = (time::show(self.watch.stall_timeout), time::show(IDLE_MAX));
+                let problem = format!(
+                    "did not arrive whole within {waited}, or sent nothing for {idle}: send it faster, or in smaller pieces"
+                );
                 return Poll::Ready(Some(Err(status(&Error::invalid("message", problem)))));
             }
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {

@@ -127,6 +127,8 @@ values! {
         Panic = "panic",
         /// it did not answer a heartbeat
         Hang = "hang",
+        /// it ended without a panic: its thread was stopped, or the program is ending
+        End = "end",
     }
 }
 

@@ -11,5 +11,6 @@ mod guards;
 mod limits;
 mod sequences;
 mod slow;
+mod stalled;
 mod ttl;
 mod verify;

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use minitoolstream::{
     actors::{
         Parcel,
@@ -13,8 +14,9 @@ use minitoolstream::{
         threads::{ThreadMaker, Threads},
     },
     admission::Permit,
-    block::{INLINE_MAX, batch},
+    block::{INLINE_MAX, Placement, batch},
     metrics::Metrics,
+    store::{Group, reader},
     types::{Clock, Draft, MessageId, RequestId, Subject, SystemClock},
 };
 use tokio::sync::oneshot;
@@ -64,9 +66,18 @@ impl Stage {
 
     /// Sends a commit of one message to the subject `a`.
     fn send(&self, id: Option<&str>) -> oneshot::Receiver<Results> {
-        let drafts = vec![Draft {
-            subject: subject(),
-            data: "x".into(),
+        self.send_data(0, id, "x".into())
+    }
+
+    /// The same, of so many bytes.
+    fn send_large(&self, sender: usize, len: usize) -> oneshot::Receiver<Results> {
+        self.send_data(sender, None, vec![u8::try_from(sender).unwrap(); len].into())
+    }
+
+    fn draft(&self, sender: usize, id: Option<&str>, data: Bytes) -> Draft {
+        Draft {
+            subject: Subject::parse("subject", ["a", "b", "c"][sender]).unwrap(),
+            data,
             headers: vec![],
             created: SystemClock::new().now(),
             expires: None,
@@ -75,14 +86,34 @@ impl Stage {
             deliver_at: None,
             upload: None,
             uploaded: None,
-        }];
+        }
+    }
+
+    fn send_data(&self, sender: usize, id: Option<&str>, data: Bytes) -> oneshot::Receiver<Results> {
+        let drafts = vec![self.draft(sender, id, data)];
         let blocks = batch::form(&drafts, &[false]);
         let (reply, results) = oneshot::channel();
         let ticket = Ticket { request: RequestId::next(), drafts: 1, reply, permit: Permit::default() };
-        let commit =
-            Commit { sender: 0, drafts, blocks, tickets: Parcel::new(vec![ticket]), done: oneshot::channel().0 };
+        let commit = Commit { sender, drafts, blocks, tickets: Parcel::new(vec![ticket]), done: oneshot::channel().0 };
         self.storage.tell(commit).unwrap();
         results
+    }
+
+    /// Every message that is stored can be read.
+    async fn all_are_readable(&self) {
+        for name in ["a", "b", "c"] {
+            let subject = Subject::parse("subject", name).unwrap();
+            let (mut from, mut is_end) = (1, false);
+            while !is_end {
+                let now = SystemClock::new().now();
+                let page = reader::read(&self.gated.stores, &subject, from, 1000, now).await.unwrap();
+                assert!(page.damage.is_none() && (page.is_end || page.next > from), "{name}: {:?}", page.damage);
+                for object in page.messages.iter().filter_map(|message| message.object.as_ref()) {
+                    object.read_all(&self.gated.stores).await.unwrap();
+                }
+                (from, is_end) = (page.next, page.is_end);
+            }
+        }
     }
 
     async fn panic(&self) {
@@ -147,4 +178,62 @@ async fn a_message_repeated_through_a_new_publisher_is_stored_once() {
     assert_eq!(published(first.await.unwrap()), (2, false));
     assert_eq!(published(other.await.unwrap()), (3, false));
     assert_eq!(published(again.await.unwrap()), (2, true));
+}
+
+/// Data that goes into a segment, and into an object.
+const SLICE: usize = 100 << 10;
+const OBJECT: usize = (1 << 20) + 1;
+
+/// The storage fails while a transaction is under way; slices and objects come meanwhile, and all are stored.
+async fn fails_with_payload_on_its_way(fault: Fault) {
+    let stage = Stage::set().await;
+    // A segment that is open, and a transaction that has not ended.
+    let _lost = stage.send_large(0, SLICE);
+    stage.gated.commit_is_durable().await;
+    let cause = if matches!(fault, Fault::Panic) { "panic" } else { "hang" };
+    stage.storage.tell(fault).unwrap();
+    let series = format!(r#"{{actor="storage",cause="{cause}"}} 1"#);
+    until("the failure is seen", || stage.metrics.render().contains(&series)).await;
+    stage.storage_is_up().await;
+    let mut sent: Vec<_> = [(0, SLICE), (1, SLICE), (2, OBJECT), (1, 10)]
+        .into_iter()
+        .map(|(sender, len)| stage.send_large(sender, len))
+        .collect();
+    // Time for the successor to place them, if it does not wait for what its predecessor left.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    stage.gated.gate.add_permits(1000);
+    sent.extend([(0, SLICE), (1, SLICE), (2, SLICE), (0, OBJECT)].map(|(sender, len)| stage.send_large(sender, len)));
+    for results in sent {
+        let results = tokio::time::timeout(Duration::from_secs(20), results).await.expect("it is answered").unwrap();
+        assert!(results[0].is_ok(), "after a {cause}: {:?}", results[0]);
+    }
+    stage.all_are_readable().await;
+}
+
+#[actix::test]
+async fn p1_p3_a_storage_that_panics_keeps_the_segment_of_its_successor() {
+    fails_with_payload_on_its_way(Fault::Panic).await;
+}
+
+#[actix::test]
+async fn p1_p3_a_storage_that_hangs_keeps_the_segment_of_its_successor() {
+    fails_with_payload_on_its_way(Fault::Hang(Duration::from_secs(4))).await;
+}
+
+#[actix::test]
+async fn p2_a_duplicate_that_is_acknowledged_raises_the_head() {
+    let stage = Stage::set().await;
+    stage.gated.gate.add_permits(10);
+    // Stored by a commit whose end nothing in this process has seen.
+    let drafts = vec![stage.draft(0, Some("x"), "x".into())];
+    let blocks = batch::form(&drafts, &[false]);
+    let placements = vec![Placement::Inline(blocks[0].body.clone())];
+    let now = SystemClock::new().now();
+    let group = Group { blocks, placements, now, dedup_window: Duration::from_secs(60), ..Group::default() };
+    stage.gated.stores.metadata.commit(group).await.unwrap();
+    let mut head = stage.heads.watch(&subject());
+    let published = stage.send(Some("x")).await.unwrap()[0].clone().unwrap();
+    assert_eq!((published.sequence, published.duplicate), (1, true));
+    tokio::time::timeout(Duration::from_secs(5), head.changed()).await.expect("the head is raised").unwrap();
+    assert_eq!(*head.borrow(), 1);
 }

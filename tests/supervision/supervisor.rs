@@ -105,6 +105,18 @@ impl Handler<Muffle> for Counter {
     }
 }
 
+/// Stops the thread that the actor lives on.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StopThread;
+
+impl Handler<StopThread> for Counter {
+    type Result = ();
+    fn handle(&mut self, _: StopThread, _: &mut Self::Context) {
+        actix::Arbiter::current().stop();
+    }
+}
+
 struct Stage {
     traces: Arc<Traces>,
     counter: Handle<Counter>,
@@ -228,8 +240,20 @@ async fn a_caller_who_finds_the_mailbox_closed_reports_it() {
         }
     })
     .await;
-    stage.restarted("panic", 1).await;
+    // The bell that it gave away tells nothing of a panic.
+    stage.restarted("end", 1).await;
     assert!(stage.count().await);
+}
+
+#[actix::test]
+async fn an_actor_whose_thread_ends_did_not_panic() {
+    let pool = Arc::new(ThreadPool::new(ThreadMaker::of_this_system(), 1).await);
+    let stage = Stage::set(POLICY, Threads::Shared(pool)).await;
+    assert!(stage.count().await);
+    stage.counter.tell(StopThread).unwrap();
+    stage.restarted("end", 1).await;
+    assert!(stage.count().await, "it lives on another thread");
+    assert!(!stage.metrics.render().contains(r#"{actor="counter",cause="panic"}"#));
 }
 
 #[actix::test]

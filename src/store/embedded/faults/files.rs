@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{
     super::{
+        Limits,
         aligned::ALIGN,
         batch::Batch,
         disk::{Create, Disk, OpenMode},
@@ -20,7 +21,7 @@ use super::{
     disk::{Call, FailingDisk, Fault},
     load::{Load, ROOMY, file},
 };
-use crate::error::Error;
+use crate::{block::PayloadKey, error::Error, store::PayloadStore};
 
 const DATABASE: &str = "meta.redb";
 
@@ -206,6 +207,46 @@ async fn p7_a_page_that_cannot_be_read_is_named_and_the_others_are_served() {
         load.disk.heal();
         assert_eq!(load.read_all("a").await.unwrap(), 300, "it heals by itself");
     }
+}
+
+#[tokio::test]
+async fn p6_a_segment_that_cannot_be_made_takes_no_quota() {
+    let disk = FailingDisk::new(1, ROOMY);
+    let limits = Limits { quota: 1 << 20, ..Limits::default() };
+    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0 };
+    let volume = Volume::on(Arc::new(disk.clone()), &file(""), sizes);
+    let (_metadata, files) = super::super::open_on(volume, limits).unwrap();
+    for number in 1..100 {
+        // Its space cannot be taken: the file is there, and empty.
+        disk.fail_at(disk.calls().len() as u64 + 1, Fault::Full);
+        let refused = files.append(number, vec![Bytes::from_static(b"x")]).await.unwrap_err();
+        assert!(refused.to_string().contains("could not be made"), "{number}: {refused}");
+    }
+    disk.heal();
+    assert_eq!(files.append(100, vec![Bytes::from_static(b"x")]).await.unwrap(), Some(0), "the quota is not used up");
+}
+
+#[tokio::test]
+async fn p7_a_bad_sector_of_a_segment_is_damage_and_stops_nothing_else() {
+    let disk = FailingDisk::new(3, ROOMY);
+    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0 };
+    let volume = Volume::on(Arc::new(disk.clone()), &file(""), sizes);
+    let (_metadata, files) = super::super::open_on(volume, Limits::default()).unwrap();
+    for number in [1, 2] {
+        files.append(number, vec![Bytes::from(vec![7; 5000])]).await.unwrap();
+    }
+    for fault in [Fault::Passing, Fault::Lasting] {
+        // The open, then the read.
+        disk.fail_at(disk.calls().len() as u64 + 1, fault);
+        let read = files.read(PayloadKey::Segment(1), 0, 5000).await;
+        match (fault, read) {
+            (Fault::Passing, read) => assert_eq!(read.unwrap(), vec![7; 5000]),
+            (_, Err(Error::DataLoss(what))) => assert!(what.contains("bytes 0 to 5000 of the file"), "{what}"),
+            (_, other) => panic!("{other:?}"),
+        }
+        assert_eq!(files.read(PayloadKey::Segment(2), 0, 5000).await.unwrap(), vec![7; 5000]);
+    }
+    assert!(disk.injected().values().sum::<u64>() >= 4, "one passes, three tries fail");
 }
 
 #[test]

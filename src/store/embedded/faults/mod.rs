@@ -5,6 +5,7 @@ mod disk;
 mod files;
 mod hostile;
 mod load;
+mod rows;
 mod sweep;
 
 use std::cell::Cell;
