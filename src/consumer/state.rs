@@ -264,3 +264,128 @@ fn lost(why: &str) -> Error {
         "the lease is lost: {why}; the message is, or will be, delivered again unless it is settled"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        block::{Block, Located, Placement, ScanLimits, StreamScan},
+        consumer::{Given, Patch},
+        types::{ConsumerName, Subject, SubjectFilter},
+    };
+
+    /// A subject that never ends, in blocks of a hundred messages.
+    struct Endless;
+
+    const BLOCK: u64 = 100;
+
+    fn located(at: u64) -> Located {
+        let first = (at - 1) / BLOCK * BLOCK + 1;
+        let block = Block {
+            first,
+            stream_first: first,
+            count: u32::try_from(BLOCK).unwrap(),
+            created: Timestamp(1),
+            expires: None,
+            crc: 0,
+            placement: Placement::Inline(Bytes::new()),
+        };
+        Located { subject: Subject::parse("subject", "a").unwrap(), floor: 1, block }
+    }
+
+    impl Source for Endless {
+        fn scan(&mut self, _: &SubjectFilter, from: u64, _: ScanLimits) -> Result<StreamScan> {
+            let block = located(from);
+            let next = block.block.stream_end();
+            Ok(StreamScan { blocks: vec![block], next, is_end: false, last: None })
+        }
+
+        fn find(&mut self, at: u64) -> Result<Option<Located>> {
+            Ok(Some(located(at)))
+        }
+    }
+
+    fn consumer() -> Consumer {
+        let patch = Patch { filter: SubjectFilter::parse("filter", "a").ok(), ..Default::default() };
+        Consumer::new(Settings::complete(None, patch, Duration::from_secs(9)).unwrap(), 1, 1, Timestamp(1))
+    }
+
+    fn step(settles: Vec<Settle>, messages: usize, now: u64) -> Step {
+        let want = Want { messages, bytes: 1 << 20, message_bytes: 1 << 20, first_bytes: u64::MAX };
+        Step {
+            consumer: ConsumerName::parse("name", "c").unwrap(),
+            session: Session(1),
+            settles,
+            want,
+            close: false,
+            now: Timestamp(now),
+        }
+    }
+
+    fn resident() -> u64 {
+        let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    }
+
+    #[test]
+    fn p6_an_ephemeral_consumer_takes_no_more_memory_after_five_million_steps() {
+        let mut consumer = consumer();
+        let mut settles = Vec::new();
+        let mut resident_early = 0;
+        for number in 0..5_000_000_u64 {
+            consumer.mark();
+            let stepped = consumer.step(&step(std::mem::take(&mut settles), 1, 2), 10, &mut Endless).unwrap();
+            consumer.keep();
+            consumer.forget_changes();
+            let given = stepped.runs[0].given[0];
+            let received = Timestamp(2);
+            settles.push(Settle { at: given.at, attempt: given.attempt, received, how: How::Ack });
+            if number == 100_000 {
+                resident_early = resident();
+            }
+        }
+        assert_eq!((consumer.counts().acked, consumer.pending_len()), (4_999_999, 1));
+        let grown = resident().saturating_sub(resident_early);
+        println!("{grown} bytes more after 4.9 million steps");
+        assert!(grown < 4 << 20, "{grown}");
+    }
+
+    proptest! {
+        #[test]
+        fn steps_since_a_mark_are_taken_back(before in 0_usize..30, after in 0_usize..30, ways in prop::collection::vec(0_u8..4, 60)) {
+            let mut consumer = consumer();
+            let mut out = Vec::new();
+            let mut ways = ways.into_iter();
+            let mut work = |consumer: &mut Consumer, out: &mut Vec<Given>, steps: usize| {
+                for now in 0..steps as u64 {
+                    let how = match ways.next() {
+                        Some(0) => How::Ack,
+                        Some(1) => How::Nak(None),
+                        Some(2) => How::Extend,
+                        _ => How::Release,
+                    };
+                    let settle = |given: Given| Settle { at: given.at, attempt: given.attempt, received: Timestamp(now), how };
+                    let settles = out.pop().map(settle).into_iter().collect();
+                    let stepped = consumer.step(&step(settles, 2, now), 100, &mut Endless).unwrap();
+                    out.extend(stepped.runs.into_iter().flat_map(|run| run.given));
+                }
+            };
+            work(&mut consumer, &mut out, before);
+            let look = |consumer: &Consumer| {
+                let entries: Vec<_> = (0..1000).filter_map(|at| Some((at, *consumer.pending.get(at)?))).collect();
+                (consumer.counts(), consumer.cursor(), consumer.sequences(), entries, consumer.pending.leased())
+            };
+            let earlier = look(&consumer);
+            consumer.mark();
+            work(&mut consumer, &mut out, after);
+            consumer.roll_back();
+            prop_assert_eq!(look(&consumer), earlier);
+            prop_assert!(consumer.pending.is_consistent());
+        }
+    }
+}

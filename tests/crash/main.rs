@@ -8,12 +8,14 @@
 //!
 //! powerloss.c, in the broker: what it changes and syncs ─▶ undo_log.rs ─▶ powerloss.rs: what a disk may lose
 //! first_run.rs: a short life, cut at every step          stop.rs: signals
+//! faulty.c, in the broker: calls that fail ◀── faulty.rs: a disk that is sick
 //! ```
 //! All choices follow from a seed, which each test prints: `MTS_SEED=… cargo nextest run --test crash` makes the same
 //! ones again. The moment of a crash depends on the machine as well.
 #![allow(clippy::unwrap_used)]
 
 mod broker;
+mod faulty;
 mod first_run;
 mod ledger;
 mod load;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::undo_log::{Kind, PAGE, Record, read_log};
 
+const NAME: &str = "powerloss";
 const SOURCE: &str = include_str!("powerloss.c");
 
 /// How much of what was not synced is lost.
@@ -32,19 +33,25 @@ pub(crate) struct Shim(TempDir);
 impl Shim {
     pub(crate) fn compile() -> Self {
         let shim = Self(tempfile::tempdir().unwrap());
-        let source = shim.0.path().join("powerloss.c");
-        fs::write(&source, SOURCE).unwrap();
-        let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
-        let mut compile = Command::new(&compiler);
-        compile.args(["-shared", "-fPIC", "-O2", "-o"]).arg(shim.library()).arg(&source);
-        let status = compile.status().unwrap_or_else(|error| panic!("'{compiler}', which rustc links with: {error}"));
-        assert!(status.success(), "the shim compiles");
+        compile(shim.0.path(), NAME, SOURCE);
         shim
     }
 
     fn library(&self) -> PathBuf {
-        self.0.path().join("powerloss.so")
+        self.0.path().join(NAME).with_extension("so")
     }
+}
+
+/// Compiles C to a library that is loaded with `LD_PRELOAD`; gives its path.
+pub(crate) fn compile(dir: &Path, name: &str, source: &str) -> PathBuf {
+    let (source_path, library) = (dir.join(name).with_extension("c"), dir.join(name).with_extension("so"));
+    fs::write(&source_path, source).unwrap();
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let mut compile = Command::new(&compiler);
+    compile.args(["-shared", "-fPIC", "-O2", "-o"]).arg(&library).arg(&source_path);
+    let status = compile.status().unwrap_or_else(|error| panic!("'{compiler}', which rustc links with: {error}"));
+    assert!(status.success(), "{name}.c compiles");
+    library
 }
 
 /// What happened below one directory, and what it takes to undo it.
