@@ -351,7 +351,7 @@ mod tests {
         }
         assert_eq!((consumer.counts().acked, consumer.pending_len()), (4_999_999, 1));
         let grown = resident().saturating_sub(resident_early);
-        println!("{grown} bytes more after 4.9 million steps");
+        eprintln!("{grown} bytes more after 4.9 million steps");
         assert!(grown < 4 << 20, "{grown}");
     }
 

@@ -130,7 +130,7 @@ async fn p6_messages_that_are_announced_and_not_sent_hold_up_nothing() {
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
     let (longest, p99) = victim(&api, 200).await;
-    println!("publish and ack beside {} stalled calls: p99 {p99:?}, longest {longest:?}", stalled.len());
+    eprintln!("publish and ack beside {} stalled calls: p99 {p99:?}, longest {longest:?}", stalled.len());
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     // Large ones, too.
     let large = timeout(Duration::from_secs(5), api.publish(message("large", 1, 6 * MIB))).await;
@@ -150,13 +150,13 @@ async fn p6_messages_that_stall_near_their_end_are_cut_and_leave_room_for_small_
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (longest, p99) = victim(&api, 200).await;
-    println!("publish and ack beside 6 messages that lack a byte: p99 {p99:?}, longest {longest:?}");
+    eprintln!("publish and ack beside 6 messages that lack a byte: p99 {p99:?}, longest {longest:?}");
     assert!(longest < Duration::from_secs(1), "{longest:?}");
     let since = Instant::now();
     while api.publish(message("large", 1, 6 * MIB)).await.is_err() {
         assert!(since.elapsed() < Duration::from_secs(20), "what stalls is cut");
     }
-    println!("a large one passed after {:?}", since.elapsed());
+    eprintln!("a large one passed after {:?}", since.elapsed());
     drop(stalled);
     broker.stop().await;
 }
@@ -198,6 +198,6 @@ async fn p4_p6_clients_that_vanish_in_the_middle_of_a_frame_of_every_call_hold_u
         let (longest, _) = victim(&api, 20).await;
         assert!(longest < Duration::from_secs(1), "after {call}: {longest:?}");
     }
-    println!("publish and ack beside clients that vanish: p99 at most {worst:?}");
+    eprintln!("publish and ack beside clients that vanish: p99 at most {worst:?}");
     broker.stop().await;
 }

@@ -133,7 +133,7 @@ async fn p1_a_failed_sync_or_write_of_metadata_loses_nothing_that_is_acknowledge
             sick.recovers(&client).await;
         }
     }
-    println!("{injected} calls failed, {} acknowledged, {} unknown", acked.len(), unknown.len());
+    eprintln!("{injected} calls failed, {} acknowledged, {} unknown", acked.len(), unknown.len());
     assert!(injected >= 8, "{injected}");
     assert!(unknown.iter().all(|(_, error)| error.is_transient()), "{unknown:?}");
     sick.process.crash_and_restart();

@@ -148,12 +148,16 @@ impl OpenDatabase {
         let redb = match opened {
             Ok(Ok(redb)) => redb,
             Ok(Err(error)) => {
-                return Err(match failure(error.into()) {
-                    Error::DataLoss(what) => damaged(&what),
-                    Error::Unavailable { what, .. } => {
-                        Error::unavailable(format!("'{}' cannot be opened: {what}", volume.path(DATABASE).display()))
-                    }
-                    other => other,
+                return Err(match error.into() {
+                    redb::Error::Corrupted(what) => damaged(&what),
+                    redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => damaged(&error),
+                    other => match failure(other) {
+                        Error::Unavailable { what, .. } => Error::unavailable(format!(
+                            "'{}' cannot be opened: {what}",
+                            volume.path(DATABASE).display()
+                        )),
+                        other => other,
+                    },
                 });
             }
             Err(_) => return Err(damaged(&"its structure contradicts itself")),

@@ -136,7 +136,7 @@ impl PayloadStore for Files {
 
     async fn write_object(&self, object: u64, from: &Synced) -> Result<Box<dyn ObjectWriter>> {
         let (path, files, offset) = (self.path(PayloadKey::Object(object)), self.clone(), from.offset);
-        let file = blocking(move || ObjectFile::open(path, files.volume, files.space, offset)).await?;
+        let file = blocking(move || ObjectFile::open(&path, &files.volume, &files.space, offset)).await?;
         Ok(Box::new(file))
     }
 
@@ -251,7 +251,7 @@ impl PayloadArchive for Files {
 
     async fn restore(&self, key: PayloadKey) -> Result<Box<dyn ObjectWriter>> {
         let (path, files) = (self.path(key), self.clone());
-        Ok(Box::new(blocking(move || ObjectFile::open(path, files.volume, files.space, 0)).await?))
+        Ok(Box::new(blocking(move || ObjectFile::open(&path, &files.volume, &files.space, 0)).await?))
     }
 
     async fn keep(&self, name: &str) -> Result<Option<Box<dyn ObjectWriter>>> {
@@ -262,7 +262,7 @@ impl PayloadArchive for Files {
                 return Ok(None);
             }
             make_parent(&*files.volume.disk, &path).map_err(|error| failed("made", &path, &error))?;
-            ObjectFile::open(path, files.volume, files.space, 0).map(Some)
+            ObjectFile::open(&path, &files.volume, &files.space, 0).map(Some)
         });
         Ok(file.await?.map(|file| Box::new(file) as Box<dyn ObjectWriter>))
     }

@@ -57,11 +57,11 @@ pub(super) struct ObjectFile {
 }
 
 impl ObjectFile {
-    pub(super) fn open(path: PathBuf, volume: Arc<Volume>, space: Arc<Space>, offset: u64) -> Result<Self> {
+    pub(super) fn open(path: &Path, volume: &Arc<Volume>, space: &Arc<Space>, offset: u64) -> Result<Self> {
         let disk = volume.disk.clone();
         let part = path.with_extension(PART);
         let new = |file, len, tail, is_named| Self {
-            path: path.clone(),
+            path: path.into(),
             file,
             volume: volume.clone(),
             space: space.clone(),
@@ -74,9 +74,9 @@ impl ObjectFile {
         let len_of = |path: &Path| disk.len(path).ok().flatten().unwrap_or(0);
         if offset == 0 {
             // One that was begun before, or was whole and whose message was not committed.
-            let (left, whole) = (len_of(&part), len_of(&path));
+            let (left, whole) = (len_of(&part), len_of(path));
             if whole > 0 {
-                disk.remove(&path).map_err(|error| failed("removed", &path, &error))?;
+                disk.remove(path).map_err(|error| failed("removed", path, &error))?;
             }
             let file = disk.open(&part, OpenMode::WRITE.create(Create::Empty).direct());
             let file = file.map_err(|error| failed("made", &part, &error))?;
@@ -87,8 +87,8 @@ impl ObjectFile {
         let reopen = || disk.open(&part, OpenMode::WRITE.direct());
         let file = match reopen() {
             // It was whole, and its message was not committed.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(disk.len(&path), Ok(Some(_))) => {
-                disk.rename(&path, &part).map_err(|error| failed("renamed", &path, &error))?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound && matches!(disk.len(path), Ok(Some(_))) => {
+                disk.rename(path, &part).map_err(|error| failed("renamed", path, &error))?;
                 reopen()
             }
             other => other,

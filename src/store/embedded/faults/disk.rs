@@ -49,9 +49,10 @@ impl Fault {
     pub(super) fn of(call: Call) -> &'static [Self] {
         match call {
             Call::Write => &[Self::Passing, Self::Lasting, Self::Full, Self::Short, Self::Kill],
-            Call::SetLen | Call::Allocate => &[Self::Passing, Self::Full, Self::Kill],
             Call::Sync => &[Self::Passing, Self::Lasting, Self::Full, Self::Kill],
-            Call::Open | Call::Rename | Call::SyncDir => &[Self::Passing, Self::Full, Self::Kill],
+            Call::Open | Call::Rename | Call::SyncDir | Call::SetLen | Call::Allocate => {
+                &[Self::Passing, Self::Full, Self::Kill]
+            }
             Call::Remove => &[Self::Passing, Self::Lasting, Self::Kill],
             Call::Read | Call::List => &[Self::Passing, Self::Lasting],
         }

@@ -33,9 +33,9 @@ async fn left(seed: u64, messages: usize, is_killed: bool) -> Load {
         load.publish_data("a", Bytes::from_static(b"acknowledged")).await;
     }
     if is_killed {
-        load.kill()
+        load.kill();
     } else {
-        load.stop()
+        load.stop();
     }
     load
 }

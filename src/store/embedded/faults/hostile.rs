@@ -117,7 +117,7 @@ async fn p7_payload_that_looks_like_a_journal_is_only_payload() {
         load.verify().await;
         load.purge_all("a").await;
     }
-    println!("{forged} pages of the journal began with a forged structure, {restarts} restarts");
+    eprintln!("{forged} pages of the journal began with a forged structure, {restarts} restarts");
     assert!(forged > 200 && restarts > 30, "{forged} {restarts}");
 }
 

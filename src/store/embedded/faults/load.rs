@@ -158,9 +158,8 @@ impl Load {
         let len = self.random.usize(least..most);
         let draft = self.draft(subject, len);
         let blocks = batch::form(std::slice::from_ref(&draft), &[false]);
-        let placements = match self.place(&blocks).await {
-            Ok(placements) => placements,
-            Err(_) => return self.record(subject, draft.data, Err(Error::unavailable("not placed"))),
+        let Ok(placements) = self.place(&blocks).await else {
+            return self.record(subject, draft.data, Err(Error::unavailable("not placed")));
         };
         self.commit(subject, draft.data, blocks, placements).await;
     }

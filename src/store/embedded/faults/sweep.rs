@@ -91,7 +91,7 @@ impl Case {
         }
         let ran = runtime.block_on(AssertUnwindSafe(run(&mut load, self.end)).catch_unwind());
         if let Err(panic) = ran {
-            println!("in the case {}, {:?}: failed calls {:?}", self.what, self.end, load.disk.log());
+            eprintln!("in the case {}, {:?}: failed calls {:?}", self.what, self.end, load.disk.log());
             std::panic::resume_unwind(panic);
         }
         load.disk.injected()
@@ -120,9 +120,9 @@ fn run_all(cases: &[Case]) -> Injected {
         }
     });
     for ((call, file, fault), times) in &injected {
-        println!("{call:?} of {file}, {fault:?}: {times}");
+        eprintln!("{call:?} of {file}, {fault:?}: {times}");
     }
-    println!("{} cases, {} faults, {:.1?}", cases.len(), injected.values().sum::<u64>(), started.elapsed());
+    eprintln!("{} cases, {} faults, {:.1?}", cases.len(), injected.values().sum::<u64>(), started.elapsed());
     injected
 }
 
@@ -143,7 +143,7 @@ fn factor() -> u64 {
 
 fn seed() -> u64 {
     let seed = std::env::var("MTS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("MTS_SEED={seed}");
+    eprintln!("MTS_SEED={seed}");
     seed
 }
 
