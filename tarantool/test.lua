@@ -70,6 +70,11 @@ local orders = {
         box.cfg({ read_only = read_only })
         return 'ok', 0
     end,
+    -- Loses the row of a payload, as damage does.
+    lose_payload = function(number)
+        box.space.mts_payloads:delete(number)
+        return 'ok', 0
+    end,
     -- How many rows each space holds.
     rows = function()
         local counts = {}

@@ -148,14 +148,18 @@ fn announce(running: &app::Running, data: &str, format: Format) -> anyhow::Resul
     ))
 }
 
+/// The directives of `log.level`. A bare level is the broker's own. Directives are taken as they are, but for those of
+/// [`SECRETIVE`], however specific: below the level `error` the client of Tarantool writes its password.
+fn directives(log_level: &str) -> String {
+    if !log_level.contains(['=', ',']) {
+        return format!("{OTHERS},minitoolstream={log_level},{SECRETIVE}=error");
+    }
+    let asked = log_level.split(',').filter(|directive| !directive.trim_start().starts_with(SECRETIVE));
+    asked.chain([format!("{SECRETIVE}=error").as_str()]).collect::<Vec<_>>().join(",")
+}
+
 fn init_logs(config: &Config) -> anyhow::Result<()> {
-    // A bare level is the broker's own; directives are taken as they are.
-    let directives = match config.log_level.contains(['=', ',']) {
-        true => config.log_level.clone(),
-        false => format!("{OTHERS},minitoolstream={}", config.log_level),
-    };
-    // Whatever is asked for: below this level the client of Tarantool writes its password.
-    let Ok(filter) = EnvFilter::builder().parse(format!("{directives},{SECRETIVE}=error")) else {
+    let Ok(filter) = EnvFilter::builder().parse(directives(&config.log_level)) else {
         bail!("log.level: '{}' is no level: use error, warn, info, debug or trace", config.log_level);
     };
     let logs = tracing_subscriber::fmt()
@@ -167,4 +171,23 @@ fn init_logs(config: &Config) -> anyhow::Result<()> {
         LogFormat::Json => logs.json().try_init(),
     };
     result.map_err(|error| anyhow::anyhow!("logs cannot be set up: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_directive_makes_the_client_of_tarantool_write_its_password() {
+        assert_eq!(directives("info"), format!("{OTHERS},minitoolstream=info,{SECRETIVE}=error"));
+        for asked in [
+            "info,rusty_tarantool::tarantool=trace",
+            "info, rusty_tarantool::tarantool::dispatch=trace",
+            "info,rusty_tarantool=debug",
+            "info,rusty_tarantool[{password}]=trace,rusty_tarantool::x=info",
+        ] {
+            assert_eq!(directives(asked), format!("info,{SECRETIVE}=error"), "{asked}");
+        }
+        assert_eq!(directives("warn,hyper=debug"), format!("warn,hyper=debug,{SECRETIVE}=error"));
+    }
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! accepted ─▶ serving ──── its age, or the broker stops ───▶ leaving ─▶ closed
-//!                │                                             │
-//!                └─▶ the client goes                           └─ the grace is over: cut
+//!      │         │                                             │
+//!      │         └─▶ the client goes                           └─ the grace is over: cut
+//!      └─ no preface in time: cut
 //! ```
 //! A connection that leaves takes no more calls (HTTP/2 says GOAWAY); calls under way end by themselves, and streams that
 //! would never end are told to.
@@ -30,6 +31,7 @@ use super::{
     age::{Age, Stage},
     deadline::deadline,
     draining::Draining,
+    handshake::{CountedStream, HANDSHAKE_MAX},
     inflow::Watch,
 };
 use crate::{admission::ConnectionAdmission, metrics::GaugeGuard};
@@ -97,8 +99,10 @@ impl Connection {
         let Self { stream, since, age, info, broker, _counted, _slot } = self;
         let draining = &info.draining;
         let calls = calls(routes, watch, info.clone());
+        let (stream, received) = CountedStream::new(stream);
         let mut served = pin!(http2.serve_connection(TokioIo::new(stream), calls));
-        let mut is_leaving = false;
+        let mut handshake = pin!(tokio::time::sleep(HANDSHAKE_MAX));
+        let (mut is_leaving, mut is_open) = (false, false);
         loop {
             let wait = match age.stage(since.elapsed()) {
                 Stage::Serving(wait) => wait,
@@ -124,6 +128,13 @@ impl Connection {
                 () = draining.begun(), if !is_leaving => {
                     is_leaving = true;
                     served.as_mut().graceful_shutdown();
+                }
+                () = &mut handshake, if !is_open => {
+                    is_open = received.is_open();
+                    if !is_open {
+                        tracing::debug!("a connection was cut: its client did not speak HTTP/2 in time");
+                        return;
+                    }
                 }
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }

@@ -10,6 +10,7 @@ mod draining;
 mod egress;
 mod fetch;
 mod follow;
+mod handshake;
 mod inflow;
 mod ingress;
 mod outlet;

@@ -93,6 +93,8 @@ fn http2(streams: u32) -> Builder<TokioExecutor> {
     http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(streams)
+        // A client may cancel all of its calls at once, before they were looked at, and open and cancel as many again.
+        .max_pending_accept_reset_streams(2 * streams as usize)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME_MAX)

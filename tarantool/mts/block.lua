@@ -81,6 +81,12 @@ local function insert_again(told, to, block, created)
     })
 end
 
+-- Whether a block can be removed: the rows that count it are there.
+local function is_removable(block)
+    return subject.get(block[BLOCK.SUBJECT]) ~= nil
+        and (block[BLOCK.PAYLOAD] == 0 or payload.is_known(block[BLOCK.PAYLOAD]))
+end
+
 -- Removes a block and gives how many of its messages were live, by the subject's `floor` from before the step.
 local function remove(block, floor, now)
     local name = block[BLOCK.SUBJECT]
@@ -178,6 +184,7 @@ return {
     holding = holding,
     insert = insert,
     insert_again = insert_again,
+    is_removable = is_removable,
     list = list,
     remove = remove,
     stop = stop,

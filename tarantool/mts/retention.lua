@@ -1,9 +1,14 @@
 -- What removes messages: purges and deadlines. Both keep the books: accepted = live + expired + purged.
 
+local log = require('log')
+
 local block = require('mts.block')
 local subject = require('mts.subject')
 
 local BLOCK, SUBJECT = block.BLOCK, subject.SUBJECT
+
+-- Blocks that cannot be removed are passed over, so many in one pass: they must not stop those behind them.
+local SKIPPED_MAX = 10000
 
 -- Removes messages of a subject up to and including a sequence, at most `blocks_max` blocks: messages, and whether that
 -- was all.
@@ -58,12 +63,18 @@ end
 
 -- Removes blocks all of whose messages have expired: how many, and the messages that were live in them.
 local function expire(_, now, blocks_max)
-    local due = {}
+    local due, skipped = {}, 0
     for _, found in box.space.mts_blocks.index.expiry:pairs(1, { iterator = 'GE' }) do
-        if found[BLOCK.EXPIRES] > now or #due >= blocks_max then
+        if found[BLOCK.EXPIRES] > now or #due >= blocks_max or skipped >= SKIPPED_MAX then
             break
         end
-        table.insert(due, found)
+        if block.is_removable(found) then
+            table.insert(due, found)
+        else
+            skipped = skipped + 1
+            log.error("block %s of '%s' has expired and stays, as a row that counts it is missing (payload %s): check "
+                .. 'the stores', tostring(found[BLOCK.FIRST]), found[BLOCK.SUBJECT], tostring(found[BLOCK.PAYLOAD]))
+        end
     end
     local messages, touched = 0, {}
     for _, found in ipairs(due) do

@@ -1,6 +1,8 @@
 -- Messages that wait for their time: blocks of the subject `$scheduled`, and a row for each that says when they go
 -- where. They get the sequence of their own subject when they go.
 
+local log = require('log')
+
 local block = require('mts.block')
 local retention = require('mts.retention')
 
@@ -35,8 +37,11 @@ local function deliver(told, now, limit)
         local at = row[SCHEDULE.STREAM_FIRST]
         box.space.mts_schedule:delete({ row[SCHEDULE.DUE], at })
         local _, waiting = block.holding(at)
-        -- One that is not there any more has expired, or was purged.
-        if waiting ~= nil then
+        -- One that is not there any more has expired, or was purged. One that cannot be moved stays where it is, for a check.
+        if waiting ~= nil and not block.is_removable(waiting) then
+            log.error("a message for '%s' is due and cannot be moved, as a row that counts it is missing (payload %s): "
+                .. 'check the stores', row[SCHEDULE.SUBJECT], tostring(waiting[block.BLOCK.PAYLOAD]))
+        elseif waiting ~= nil then
             local first, err = block.insert_again(told, row[SCHEDULE.SUBJECT], waiting, now)
             local removed = first
             if first ~= nil then

@@ -4,6 +4,8 @@
 --             │                                            begin of an open one: the next epoch
 --             └─abandon or deadline─▶ the object is garbage
 
+local log = require('log')
+
 local fact = require('mts.fact')
 local fault = require('mts.fault')
 local payload = require('mts.payload')
@@ -109,9 +111,10 @@ local function expire(_, now, limit)
         box.space.mts_uploads:delete(row[UPLOAD.ID])
         if is_open(row) then
             count_open(-1)
-            local closed, err = payload.close(row[UPLOAD.OBJECT], now)
-            if not closed then
-                return nil, err
+            -- Without the row of its object there is nothing to close, and nothing that would delete it by mistake.
+            if not payload.close(row[UPLOAD.OBJECT], now) then
+                log.error("upload '%s' has expired, and the row of its object %s is missing: check the stores",
+                    row[UPLOAD.ID], tostring(row[UPLOAD.OBJECT]))
             end
         end
     end

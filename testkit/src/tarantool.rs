@@ -120,6 +120,11 @@ impl Tarantool {
         self.order::<u64>("reset", &[(); 0]).await;
     }
 
+    /// Loses the row of a payload, as damage does.
+    pub async fn lose_payload(&self, number: u64) {
+        self.order::<u64>("lose_payload", &(number,)).await;
+    }
+
     /// Calls a function of `tarantool/test.lua`; gives its answer.
     pub(crate) async fn order<T: DeserializeOwned>(&self, name: &str, arguments: &impl Serialize) -> T {
         let client = ClientConfig::new(self.address.clone(), "mts_test", PASSWORD).build();

@@ -15,7 +15,11 @@ pub(crate) struct Api {
 impl Api {
     /// Over one connection of its own.
     pub(crate) async fn connect(address: impl std::fmt::Display) -> Self {
-        let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Self::over(Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
+    }
+
+    /// Over a connection that others use, too.
+    pub(crate) fn over(channel: Channel) -> Self {
         Self {
             ingress: IngressServiceClient::new(channel.clone()).max_encoding_message_size(usize::MAX),
             egress: EgressServiceClient::new(channel).max_decoding_message_size(usize::MAX),

@@ -9,9 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Frame;
-use minitoolstream_client::proto::AckRequest;
+use minitoolstream_client::proto::{AckRequest, FetchRequest};
 use minitoolstream_testkit::TestBroker;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::timeout,
+};
 use tonic::{body::Body, transport::Channel};
 use tower_service::Service;
 
@@ -199,5 +205,49 @@ async fn p4_p6_clients_that_vanish_in_the_middle_of_a_frame_of_every_call_hold_u
         assert!(longest < Duration::from_secs(1), "after {call}: {longest:?}");
     }
     eprintln!("publish and ack beside clients that vanish: p99 at most {worst:?}");
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_connection_without_a_preface_is_cut() {
+    let broker = TestBroker::start(&[]).await;
+    let api = Api::connect(broker.ingress).await;
+    let since = Instant::now();
+    let mut silent = JoinSet::new();
+    for bytes in [&b""[..], b"PRI * HTTP", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        for address in [broker.ingress, broker.egress] {
+            silent.spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(bytes).await.unwrap();
+                let mut rest = Vec::new();
+                // Cut, with or without a word of HTTP/2.
+                let _ = timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await.expect("it is cut");
+            });
+        }
+    }
+    while silent.join_next().await.transpose().unwrap().is_some() {}
+    assert!(since.elapsed() > Duration::from_secs(4), "a slow network has time");
+    // One that has spoken stays.
+    api.publish(message("a", 1, 1)).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p6_a_client_may_cancel_all_of_its_calls_at_once() {
+    let broker = TestBroker::start(&[]).await;
+    let channel = connect(&broker).await;
+    let api = Api::over(channel.clone());
+    let follow = FetchRequest { subject: "a".into(), start_sequence: Some(1), follow: true, ..Default::default() };
+    let mut following = api.open_fetch(follow).await.unwrap();
+    for round in 0..10 {
+        // Begun, and cancelled before the broker has looked at them.
+        let calls: Vec<_> =
+            (0..256).map(|_| Stalled::new(channel.clone(), "EgressService/GetLastSequence", 9, 0)).collect();
+        tokio::task::yield_now().await;
+        drop(calls);
+        api.publish(message("a", 1, 1)).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        let next = timeout(Duration::from_secs(5), following.message()).await.expect("it is delivered");
+        assert!(next.unwrap_or_else(|error| panic!("round {round}: {error}")).is_some(), "the connection goes on");
+    }
     broker.stop().await;
 }

@@ -124,6 +124,8 @@ fn memory_is_enough_for_all_limits() {
             // The formula of docs/operations.md, with all connections in use, and what shared stores add.
             let bytes = (64 << 20)
                 + 4 * config.inflight_bytes.0
+                + 2 * config.message_max.0
+                + (8 << 20)
                 + 2 * config.upload_bytes.0
                 + 4 * config.read_bytes.0
                 + ((config.connections as u64) << 20)

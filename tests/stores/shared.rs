@@ -10,7 +10,7 @@ use std::{
 
 use minitoolstream::{
     Error, Result,
-    block::{Placement, batch},
+    block::{PayloadKey, Placement, batch},
     consumer::{How, Session, Settle, Step, Stepped, Want},
     store::{
         Committed, Group, MetadataStore, NewConsumer,
@@ -322,6 +322,32 @@ async fn the_instance_that_takes_writes_is_found() {
     let nobody = Config { addresses: vec![closed.to_string()], timeout: Duration::from_millis(200), ..server.config() };
     let error = TarantoolMetadata::connect(nobody).await.err().unwrap();
     assert!(error.to_string().contains(&closed.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn p5_an_expired_block_whose_payload_row_is_missing_stops_no_block_behind_it() {
+    let server = Tarantool::start(&[]);
+    let store = connect(server.config()).await;
+    let segment = store.open_payload(PayloadKey::Segment).await.unwrap().number();
+    for (name, expires, in_segment) in [("a", 1, true), ("b", 2, false), ("c", 3, true)] {
+        let blocks = batch::form(&[draft(name, "x").expires(NOW.0 + expires)], &[false]);
+        let body = blocks[0].body.clone();
+        let placement = match in_segment {
+            true => Placement::Slice { segment, offset: 0, len: body.len() as u64 },
+            false => Placement::Inline(body),
+        };
+        let window = Duration::from_secs(1);
+        let group = Group { blocks, placements: vec![placement], now: NOW, dedup_window: window, ..Group::default() };
+        assert!(matches!(store.commit(group).await.unwrap(), Committed::Stored { .. }));
+    }
+    server.lose_payload(segment).await;
+    let later = Timestamp(NOW.0 + 100);
+    // One at a time: the first of them cannot be removed.
+    let expired = store.expire(later, 1).await.unwrap();
+    assert_eq!((expired.blocks, expired.messages), (1, 1));
+    assert_eq!(store.expire(later, 1).await.unwrap().blocks, 0);
+    let live = |name| async { store.subject(&subject(name)).await.unwrap().unwrap().live() };
+    assert_eq!((live("a").await, live("b").await, live("c").await), (1, 0, 1), "what cannot be counted stays");
 }
 
 #[tokio::test]

@@ -332,7 +332,7 @@ mod tests {
         *,
     };
 
-    const SIZES: Sizes = Sizes { journal: 16 << 20, segment: 1 << 20, reserve: 0 };
+    const SIZES: Sizes = Sizes { journal: 16 << 20, segment: 1 << 20, reserve: 0, witness_every: Duration::ZERO };
 
     struct Fixture {
         _dir: tempfile::TempDir,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Sizes of files that are laid out ahead, in bytes.
+/// Sizes of files that are laid out ahead, in bytes, and how often one is written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
     /// The journal: how much is replayed after a crash at most.
@@ -23,11 +23,13 @@ pub(super) struct Sizes {
     /// Released when the disk is full: room for a checkpoint, which writes at most two pages of 4 KiB for each of the 4,096
     /// frames that the journal holds when they are acks.
     pub(super) reserve: u64,
+    /// Least time between two records of the last transaction.
+    pub(super) witness_every: Duration,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { journal: 16 << 20, segment: 64 << 20, reserve: 32 << 20 }
+        Self { journal: 16 << 20, segment: 64 << 20, reserve: 32 << 20, witness_every: Duration::from_millis(20) }
     }
 }
 

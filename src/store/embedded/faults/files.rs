@@ -213,7 +213,7 @@ async fn p7_a_page_that_cannot_be_read_is_named_and_the_others_are_served() {
 async fn p6_a_segment_that_cannot_be_made_takes_no_quota() {
     let disk = FailingDisk::new(1, ROOMY);
     let limits = Limits { quota: 1 << 20, ..Limits::default() };
-    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0 };
+    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0, ..Sizes::default() };
     let volume = Volume::on(Arc::new(disk.clone()), &file(""), sizes);
     let (_metadata, files) = super::super::open_on(volume, limits).unwrap();
     for number in 1..100 {
@@ -229,7 +229,7 @@ async fn p6_a_segment_that_cannot_be_made_takes_no_quota() {
 #[tokio::test]
 async fn p7_a_bad_sector_of_a_segment_is_damage_and_stops_nothing_else() {
     let disk = FailingDisk::new(3, ROOMY);
-    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0 };
+    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0, ..Sizes::default() };
     let volume = Volume::on(Arc::new(disk.clone()), &file(""), sizes);
     let (_metadata, files) = super::super::open_on(volume, Limits::default()).unwrap();
     for number in [1, 2] {

@@ -35,7 +35,7 @@ use crate::{
 pub(super) const DIR: &str = "/data";
 
 /// Room for two frames and slots, so that checkpoints are frequent; segments of two appends.
-const SIZES: Sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 1 << 20 };
+const SIZES: Sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 1 << 20, witness_every: Duration::ZERO };
 
 /// Bytes of a disk that is large enough for every load.
 pub(super) const ROOMY: u64 = 64 << 20;

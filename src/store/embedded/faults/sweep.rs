@@ -15,10 +15,10 @@ use super::{
 const STEPS: usize = 20;
 
 /// Loads of which every call fails.
-const LOADS: u64 = 4;
+const LOADS: u64 = 3;
 
 /// Loads of which calls fail at random.
-const RANDOM: u64 = 4000;
+const RANDOM: u64 = 3000;
 
 /// What ends a process.
 #[derive(Clone, Copy, Debug)]
