@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Frame;
-use minitoolstream_client::proto::{AckRequest, FetchRequest};
+use minitoolstream_client::proto::{AckRequest, FetchRequest, GetLastSequenceRequest};
 use minitoolstream_testkit::TestBroker;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -240,11 +240,16 @@ async fn p6_a_client_may_cancel_all_of_its_calls_at_once() {
     let follow = FetchRequest { subject: "a".into(), start_sequence: Some(1), follow: true, ..Default::default() };
     let mut following = api.open_fetch(follow).await.unwrap();
     for round in 0..10 {
-        // Begun, and cancelled before the broker has looked at them.
-        let calls: Vec<_> =
-            (0..256).map(|_| Stalled::new(channel.clone(), "EgressService/GetLastSequence", 9, 0)).collect();
-        tokio::task::yield_now().await;
-        drop(calls);
+        // Begun, and cancelled before the broker has looked at most of them.
+        let calls: Vec<_> = (0..256)
+            .map(|_| {
+                let mut egress = api.egress.clone();
+                let request = GetLastSequenceRequest { subject: "a".into() };
+                tokio::spawn(async move { egress.get_last_sequence(request).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(round)).await;
+        calls.iter().for_each(tokio::task::JoinHandle::abort);
         api.publish(message("a", 1, 1)).await.unwrap_or_else(|error| panic!("round {round}: {error}"));
         let next = timeout(Duration::from_secs(5), following.message()).await.expect("it is delivered");
         assert!(next.unwrap_or_else(|error| panic!("round {round}: {error}")).is_some(), "the connection goes on");

@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::{
-    words::{draft, subject},
+    words::{With, draft, subject},
     workers::{consumer, on},
 };
 
@@ -346,7 +346,7 @@ async fn p5_an_expired_block_whose_payload_row_is_missing_stops_no_block_behind_
     let expired = store.expire(later, 1).await.unwrap();
     assert_eq!((expired.blocks, expired.messages), (1, 1));
     assert_eq!(store.expire(later, 1).await.unwrap().blocks, 0);
-    let live = |name| async { store.subject(&subject(name)).await.unwrap().unwrap().live() };
+    let live = async |name: &str| store.subject(&subject(name)).await.unwrap().unwrap().live();
     assert_eq!((live("a").await, live("b").await, live("c").await), (1, 0, 1), "what cannot be counted stays");
 }
 

@@ -327,6 +327,8 @@ fn new_secret() -> Result<Secret> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::{
         super::{disk::RealDisk, volume::Sizes},
         *,
