@@ -95,7 +95,7 @@ impl Job {
             let draft = drafts[at.record];
             let refused = match refusal {
                 Refusal::Duplicate(sequence) => {
-                    // Stored by a commit whose end this broker may have missed: whoever is answered can read it.
+                    // Stored by a commit whose end this broker may have missed: what is acknowledged can be read.
                     let subject = &self.work.entries[*index].commit.drafts[draft].subject;
                     self.parts.heads.raise(subject, sequence);
                     Refused::Known(Ok(Published { sequence, duplicate: true, object: None }))

@@ -224,7 +224,7 @@ impl Watched {
         if self.left > 0 {
             self.arrived_some();
         } else if self.charge != Charge::Whole {
-            // Before its last bytes: whoever takes the message finds its permit.
+            // Before its last bytes: the handler that takes the message finds its permit.
             self.arriving = Permit::default();
             let charged = std::mem::take(&mut self.charged);
             self.push(charged);

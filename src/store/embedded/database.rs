@@ -74,8 +74,7 @@ pub(super) fn open(volume: &Arc<Volume>) -> Result<(OpenDatabase, Journal)> {
     Ok((database, journal))
 }
 
-/// Makes the database under another name first: one whose making was cut short could not be opened, and not be told from
-/// a damaged one.
+/// Makes the database under another name first: one that was cut short could not be opened, and would look damaged.
 fn create_if_missing(volume: &Arc<Volume>) -> Result<()> {
     if volume.exists(DATABASE)? {
         return Ok(());

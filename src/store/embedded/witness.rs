@@ -1,7 +1,7 @@
 //! The number of the last acknowledged transaction, kept in `LOCK` beside the journal.
 //!
 //! A journal that was replaced by an older copy of itself ends early, as one does whose last frame a crash has torn. The
-//! witness tells the two apart: it is written after the frame is durable, so it never says more than the journal has. It
+//! witness distinguishes the two: it is written after the frame is durable, so it never says more than the journal has. It
 //! says less after a power loss, as it is not synced, and within a burst, as it is written every 20 ms at most: on the
 //! path of each transaction the write into the page cache would cost a tenth of what the sync costs.
 //!

@@ -45,9 +45,9 @@ const INLINE_MAX: usize = 2 << 10;
 
 const SUBJECTS: [&str; 3] = ["a", "b.c", "d"];
 
-/// Everything that one subject was told.
+/// What was answered about one subject.
 #[derive(Default)]
-struct Told {
+struct Answered {
     /// Acknowledged messages.
     acked: BTreeMap<u64, Bytes>,
     /// Messages of unknown outcome: each may be there.
@@ -66,7 +66,7 @@ pub(super) struct Load {
     pub(super) disk: FailingDisk,
     stores: Option<(Stores, Archive)>,
     random: fastrand::Rng,
-    told: BTreeMap<&'static str, Told>,
+    answered: BTreeMap<&'static str, Answered>,
     segment: Option<u64>,
     messages: u64,
     now: Timestamp,
@@ -79,7 +79,7 @@ impl Load {
             disk,
             stores: None,
             random,
-            told: SUBJECTS.iter().map(|name| (*name, Told::default())).collect(),
+            answered: SUBJECTS.iter().map(|name| (*name, Answered::default())).collect(),
             segment: None,
             messages: 0,
             now: Timestamp(1_000_000),
@@ -188,9 +188,9 @@ impl Load {
 
     /// Publishes a small message, as the storage actor does; gives whether it was acknowledged.
     pub(super) async fn try_publish(&mut self, subject: &'static str) -> bool {
-        let before = self.told[subject].acked.len();
+        let before = self.answered[subject].acked.len();
         self.publish(subject, 100, 200).await;
-        self.told[subject].acked.len() > before
+        self.answered[subject].acked.len() > before
     }
 
     /// Moves the position of a durable name of its own; gives whether that was acknowledged.
@@ -235,8 +235,8 @@ impl Load {
     pub(super) async fn purge_all(&mut self, subject: &'static str) {
         let name = Subject::parse("subject", subject).unwrap();
         self.stores().metadata.purge(&name, u64::MAX, 1000, self.now).await.unwrap();
-        let told = self.told.entry(subject).or_default();
-        told.purged_to = told.acked.last_key_value().map_or(0, |(last, _)| *last);
+        let answered = self.answered.entry(subject).or_default();
+        answered.purged_to = answered.acked.last_key_value().map_or(0, |(last, _)| *last);
     }
 
     async fn place(&mut self, blocks: &[NewBlock]) -> Result<Vec<Placement>> {
@@ -297,21 +297,21 @@ impl Load {
     }
 
     fn record(&mut self, subject: &'static str, data: Bytes, outcome: Result<u64>) {
-        let told = self.told.entry(subject).or_default();
+        let answered = self.answered.entry(subject).or_default();
         match outcome {
             Ok(sequence) => {
-                let last = told.acked.last_key_value().map_or(0, |(last, _)| *last);
+                let last = answered.acked.last_key_value().map_or(0, |(last, _)| *last);
                 assert!(sequence > last, "P2: {subject} {sequence} follows {last}");
-                assert!(told.acked.insert(sequence, data).is_none());
+                assert!(answered.acked.insert(sequence, data).is_none());
             }
-            Err(error) if self.disk.is_unknown(&error) => told.unknown.push(data),
-            Err(_) => drop(told.refused.insert(data)),
+            Err(error) if self.disk.is_unknown(&error) => answered.unknown.push(data),
+            Err(_) => drop(answered.refused.insert(data)),
         }
     }
 
     async fn ack(&mut self, subject: &'static str) {
-        let told = &self.told[subject];
-        let Some((&last, _)) = told.acked.last_key_value() else { return };
+        let answered = &self.answered[subject];
+        let Some((&last, _)) = answered.acked.last_key_value() else { return };
         let sequence = self.random.u64(1..=last);
         let ack = Ack {
             durable: DurableName::parse("durable_name", "worker").unwrap(),
@@ -320,29 +320,31 @@ impl Load {
         };
         let group = Group { acks: vec![ack], now: self.now, ..Group::default() };
         let committed = self.stores().metadata.commit(group).await;
-        let told = self.told.entry(subject).or_default();
+        let answered = self.answered.entry(subject).or_default();
         match committed {
             Ok(Committed::Stored { positions, .. }) => {
                 let position = *positions[0].as_ref().unwrap();
-                assert!(position >= sequence.max(told.position), "P4: {position} after {}", told.position);
-                told.position = position;
+                assert!(position >= sequence.max(answered.position), "P4: {position} after {}", answered.position);
+                answered.position = position;
             }
             Ok(Committed::Refused(refusals)) => panic!("{refusals:?}"),
-            Err(error) if self.disk.is_unknown(&error) => told.maybe_position = told.maybe_position.max(sequence),
+            Err(error) if self.disk.is_unknown(&error) => {
+                answered.maybe_position = answered.maybe_position.max(sequence);
+            }
             Err(_) => {}
         }
     }
 
     async fn purge(&mut self, subject: &'static str) {
-        let Some((&last, _)) = self.told[subject].acked.last_key_value() else { return };
+        let Some((&last, _)) = self.answered[subject].acked.last_key_value() else { return };
         let up_to = self.random.u64(1..=last);
         let name = Subject::parse("subject", subject).unwrap();
         let purged = self.stores().metadata.purge(&name, up_to, 1000, self.now).await;
-        let told = self.told.entry(subject).or_default();
+        let answered = self.answered.entry(subject).or_default();
         match purged {
-            Ok(_) => told.purged_to = told.purged_to.max(up_to),
+            Ok(_) => answered.purged_to = answered.purged_to.max(up_to),
             Err(error) if self.disk.is_unknown(&error) => {
-                told.maybe_purged_to = told.maybe_purged_to.max(up_to);
+                answered.maybe_purged_to = answered.maybe_purged_to.max(up_to);
             }
             Err(_) => {}
         }
@@ -362,8 +364,8 @@ impl Load {
     /// Compares what is stored with what was answered, and checks all checksums and counts.
     pub(super) async fn verify(&mut self) {
         let stores = self.stores();
-        for (name, told) in &mut self.told {
-            verify_subject(&stores, name, told, self.now).await;
+        for (name, answered) in &mut self.answered {
+            verify_subject(&stores, name, answered, self.now).await;
         }
         let mut findings = Vec::new();
         let report = |report| {
@@ -380,7 +382,7 @@ impl Load {
     }
 }
 
-async fn verify_subject(stores: &Stores, name: &str, told: &mut Told, now: Timestamp) {
+async fn verify_subject(stores: &Stores, name: &str, answered: &mut Answered, now: Timestamp) {
     let subject = Subject::parse("subject", name).unwrap();
     let mut found = BTreeMap::new();
     let mut from = 1;
@@ -399,30 +401,34 @@ async fn verify_subject(stores: &Stores, name: &str, told: &mut Told, now: Times
         }
         from = page.next;
     }
-    for (sequence, data) in &told.acked {
+    for (sequence, data) in &answered.acked {
         match found.remove(sequence) {
             Some(there) => assert_eq!(there, *data, "P7: {name} {sequence} has other bytes"),
             None => assert!(
-                *sequence <= told.purged_to.max(told.maybe_purged_to),
+                *sequence <= answered.purged_to.max(answered.maybe_purged_to),
                 "P1: {name} {sequence} was acknowledged and is gone"
             ),
         }
     }
     for (sequence, data) in found {
-        assert!(!told.refused.contains(&data), "{name} {sequence} was answered as not stored, and is there");
-        let at = told.unknown.iter().position(|unknown| *unknown == data);
+        assert!(!answered.refused.contains(&data), "{name} {sequence} was answered as not stored, and is there");
+        let at = answered.unknown.iter().position(|unknown| *unknown == data);
         let at = at.unwrap_or_else(|| panic!("{name} {sequence} was never published or is there twice"));
         // From now on it is there for good.
-        told.unknown.remove(at);
-        told.acked.insert(sequence, data);
+        answered.unknown.remove(at);
+        answered.acked.insert(sequence, data);
     }
     // What is not there now never comes.
-    told.refused.extend(told.unknown.drain(..));
+    answered.refused.extend(answered.unknown.drain(..));
     let durable = DurableName::parse("durable_name", "worker").unwrap();
     let position = stores.metadata.position(&durable, &subject).await.unwrap();
-    let most = told.position.max(told.maybe_position);
-    assert!((told.position..=most).contains(&position), "P4: {name} is at {position}, not {} to {most}", told.position);
-    (told.position, told.maybe_position) = (position, 0);
+    let most = answered.position.max(answered.maybe_position);
+    assert!(
+        (answered.position..=most).contains(&position),
+        "P4: {name} is at {position}, not {} to {most}",
+        answered.position
+    );
+    (answered.position, answered.maybe_position) = (position, 0);
 }
 
 /// The path of a file of the directory.
