@@ -14,7 +14,7 @@ use super::supervise::{Bell, supervised};
 use crate::{
     error::Result,
     metrics::Metrics,
-    store::{Stores, abandoned},
+    store::{Garbage, Stores, abandoned},
     types::{Clock, Timestamp},
 };
 
@@ -149,11 +149,34 @@ impl Parts {
                 return Ok(true);
             }
             let keys: Vec<_> = garbage.iter().map(|garbage| garbage.key).collect();
-            self.stores.payload.delete_many(&keys).await?;
-            self.stores.metadata.forget_garbage(&garbage).await?;
-            self.metrics.reclaimed(garbage.len() as u64);
+            let is_whole = match self.stores.payload.delete_many(&keys).await {
+                Ok(()) => true,
+                Err(error) if self.stores.metadata.is_shared() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "bytes of garbage could not be removed: the others are removed one by one");
+                    false
+                }
+            };
+            let removed = if is_whole { garbage } else { self.delete_each(garbage).await };
+            self.stores.metadata.forget_garbage(&removed).await?;
+            self.metrics.reclaimed(removed.len() as u64);
+            if !is_whole {
+                return Ok(true);
+            }
         }
         Ok(false)
+    }
+
+    /// Deletes files one by one, as one that cannot be removed must not keep the others; gives those that are gone.
+    async fn delete_each(&self, garbage: Vec<Garbage>) -> Vec<Garbage> {
+        let mut removed = Vec::new();
+        for row in garbage {
+            match self.stores.payload.delete(row.key).await {
+                Ok(()) => removed.push(row),
+                Err(error) => tracing::warn!(%error, key = %row.key, "it stays until the next round"),
+            }
+        }
+        removed
     }
 
     async fn expire_uploads(&self, now: Timestamp) -> Result<bool> {

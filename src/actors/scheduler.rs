@@ -117,6 +117,11 @@ impl Parts {
             Ok(due.more)
         });
         let more: Result<bool> = moved.await.unwrap_or_else(|_| Err(Error::outcome_unknown()));
-        if more? { Ok(Some(now)) } else { self.stores.metadata.next_due().await }
+        if more? {
+            return Ok(Some(now));
+        }
+        // What is still due could not be moved: it is tried again, but not at once.
+        let next = self.stores.metadata.next_due().await?;
+        Ok(next.map(|due| if due <= now { now.after(SLEEP_MAX) } else { due }))
     }
 }

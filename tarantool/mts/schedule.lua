@@ -8,6 +8,8 @@ local retention = require('mts.retention')
 
 local SCHEDULE = { DUE = 1, STREAM_FIRST = 2, SUBJECT = 3 }
 local WAITING = '$scheduled'
+-- Messages that cannot be moved are passed over, so many in one pass.
+local SKIPPED_MAX = 10000
 
 local function add(told, new)
     local first, err, stream_first = block.insert(told, WAITING, new)
@@ -26,22 +28,26 @@ end
 
 -- Moves what is due to its subjects: true if more may be due, and the subjects that got something.
 local function deliver(told, now, limit)
-    local due = {}
+    local due, skipped = {}, 0
     for _, row in box.space.mts_schedule:pairs() do
-        if row[SCHEDULE.DUE] > now or #due >= limit then
+        if row[SCHEDULE.DUE] > now or #due >= limit or skipped >= SKIPPED_MAX then
             break
         end
-        table.insert(due, row)
+        local _, waiting = block.holding(row[SCHEDULE.STREAM_FIRST])
+        if waiting == nil or block.is_removable(waiting) then
+            table.insert(due, row)
+        else
+            skipped = skipped + 1
+            log.error("a message for '%s' is due and stays, as a row that counts it is missing (payload %s): check the "
+                .. 'stores', row[SCHEDULE.SUBJECT], tostring(waiting[block.BLOCK.PAYLOAD]))
+        end
     end
     for _, row in ipairs(due) do
         local at = row[SCHEDULE.STREAM_FIRST]
         box.space.mts_schedule:delete({ row[SCHEDULE.DUE], at })
         local _, waiting = block.holding(at)
-        -- One that is not there any more has expired, or was purged. One that cannot be moved stays where it is, for a check.
-        if waiting ~= nil and not block.is_removable(waiting) then
-            log.error("a message for '%s' is due and cannot be moved, as a row that counts it is missing (payload %s): "
-                .. 'check the stores', row[SCHEDULE.SUBJECT], tostring(waiting[block.BLOCK.PAYLOAD]))
-        elseif waiting ~= nil then
+        -- One that is not there any more has expired, or was purged.
+        if waiting ~= nil then
             local first, err = block.insert_again(told, row[SCHEDULE.SUBJECT], waiting, now)
             local removed = first
             if first ~= nil then

@@ -26,6 +26,8 @@ local UPLOAD = {
     SHA256 = 13,
 }
 local STATE = { OPEN = 0, DONE = 1 }
+-- Uploads that cannot be closed are passed over, so many in one pass.
+local SKIPPED_MAX = 10000
 
 local function get(id)
     return box.space.mts_uploads:get(id)
@@ -100,21 +102,26 @@ end
 
 -- Abandons open uploads whose deadline has passed, and forgets others; gives how many.
 local function expire(_, now, limit)
-    local due = {}
+    local due, skipped = {}, 0
     for _, row in box.space.mts_uploads.index.deadline:pairs() do
-        if row[UPLOAD.DEADLINE] > now or #due >= limit then
+        if row[UPLOAD.DEADLINE] > now or #due >= limit or skipped >= SKIPPED_MAX then
             break
         end
-        table.insert(due, row)
+        if not is_open(row) or payload.is_known(row[UPLOAD.OBJECT]) then
+            table.insert(due, row)
+        else
+            skipped = skipped + 1
+            log.error("upload '%s' has expired and stays, as the row of its object %s is missing: check the stores",
+                row[UPLOAD.ID], tostring(row[UPLOAD.OBJECT]))
+        end
     end
     for _, row in ipairs(due) do
         box.space.mts_uploads:delete(row[UPLOAD.ID])
         if is_open(row) then
             count_open(-1)
-            -- Without the row of its object there is nothing to close, and nothing that would delete it by mistake.
-            if not payload.close(row[UPLOAD.OBJECT], now) then
-                log.error("upload '%s' has expired, and the row of its object %s is missing: check the stores",
-                    row[UPLOAD.ID], tostring(row[UPLOAD.OBJECT]))
+            local closed, err = payload.close(row[UPLOAD.OBJECT], now)
+            if not closed then
+                return nil, err
             end
         end
     end

@@ -13,10 +13,10 @@ use minitoolstream::{
     block::{PayloadKey, Placement, batch},
     consumer::{How, Session, Settle, Step, Stepped, Want},
     store::{
-        Committed, Group, MetadataStore, NewConsumer,
+        Committed, Group, MetadataStore, NewConsumer, NewUpload, UploadState,
         tarantool::{Config, News, TarantoolMetadata},
     },
-    types::{SubjectFilter, Timestamp},
+    types::{Draft, SubjectFilter, Timestamp, UploadId},
 };
 use minitoolstream_testkit::{Proxy, Tarantool};
 use rusty_tarantool::tarantool::{ClientConfig, CommandPacket};
@@ -348,6 +348,47 @@ async fn p5_an_expired_block_whose_payload_row_is_missing_stops_no_block_behind_
     assert_eq!(store.expire(later, 1).await.unwrap().blocks, 0);
     let live = async |name: &str| store.subject(&subject(name)).await.unwrap().unwrap().live();
     assert_eq!((live("a").await, live("b").await, live("c").await), (1, 0, 1), "what cannot be counted stays");
+}
+
+#[tokio::test]
+async fn p5_uploads_and_scheduled_messages_whose_payload_rows_are_missing_stay() {
+    let server = Tarantool::start(&[]);
+    let store = connect(server.config()).await;
+    let later = Timestamp(NOW.0 + 100);
+    let begin = |id: &str| NewUpload {
+        id: UploadId::parse("upload_id", id).unwrap(),
+        header: "{}".into(),
+        now: NOW,
+        deadline: Timestamp(NOW.0 + 1),
+        uploads_max: 10,
+    };
+    let lost = store.begin_upload(begin("lost")).await.unwrap();
+    store.begin_upload(begin("plain")).await.unwrap();
+    let UploadState::Open { object, .. } = lost.state else { panic!("it is open") };
+    server.lose_payload(object).await;
+    assert_eq!(store.expire_uploads(later, 1).await.unwrap(), 1);
+    assert_eq!(store.expire_uploads(later, 1).await.unwrap(), 0);
+    let left = store.uploads("", 10).await.unwrap();
+    assert_eq!(left.iter().map(|upload| upload.id.as_str()).collect::<Vec<_>>(), ["lost"]);
+
+    let segment = store.open_payload(PayloadKey::Segment).await.unwrap().number();
+    for (name, in_segment) in [("a", true), ("b", false)] {
+        let draft = Draft { deliver_at: Some(Timestamp(NOW.0 + 1)), ..draft(name, "x") };
+        let blocks = batch::form(&[draft], &[false]);
+        let body = blocks[0].body.clone();
+        let placement = match in_segment {
+            true => Placement::Slice { segment, offset: 0, len: body.len() as u64 },
+            false => Placement::Inline(body),
+        };
+        let window = Duration::from_secs(1);
+        let group = Group { blocks, placements: vec![placement], now: NOW, dedup_window: window, ..Group::default() };
+        assert!(matches!(store.commit(group).await.unwrap(), Committed::Stored { .. }));
+    }
+    server.lose_payload(segment).await;
+    let due = store.deliver_due(later, 1).await.unwrap();
+    assert_eq!(due.raised, [(subject("b"), 1)]);
+    assert!(store.deliver_due(later, 1).await.unwrap().raised.is_empty());
+    assert!(store.next_due().await.unwrap().is_some(), "the other waits for a check");
 }
 
 #[tokio::test]

@@ -57,6 +57,8 @@ pub enum Kind {
     BrokenOrder,
     /// A consumer's position beyond the end of its subject.
     PositionBeyondEnd,
+    /// Rows of payloads or of garbage that cannot be read. What they stand for is unknown, so nothing is counted or moved.
+    UnreadableRow,
     /// A file, or an object of a bucket, that no row tells of.
     UnknownFile,
     /// An object that belongs to an upload that is no more, or an upload without its object: nobody would remove it.
@@ -74,6 +76,7 @@ impl Kind {
             Self::UnbalancedConsumer => "unbalanced-consumer",
             Self::BrokenOrder => "broken-order",
             Self::PositionBeyondEnd => "position-beyond-end",
+            Self::UnreadableRow => "unreadable-row",
             Self::UnknownFile => "unknown-file",
             Self::OrphanedUpload => "orphaned-upload",
         }

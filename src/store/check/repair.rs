@@ -6,6 +6,7 @@
 //! | damaged block | what is left of its bytes is copied below `lost+found`; the block stays, and is refused as before |
 //! | count of blocks | made right, if blocks are left: with none, the bytes would be removed as garbage |
 //! | row of a payload that blocks refer to is gone | written anew, and kept from removal |
+//! | rows of payloads that cannot be read | left as they are, and so are files that no row tells of |
 //! | anything else | left as it is |
 
 use bytes::Bytes;

@@ -4,9 +4,9 @@
 use super::{
     due::{Skipped, each_due},
     retention::remove_one,
-    scan::find_block,
+    scan::{find_block, read_block},
     snapshot::Snapshot,
-    tables::{self, SCHEDULE},
+    tables::{self, BLOCKS, SCHEDULE},
     transaction::{Insert, Transaction},
 };
 use crate::{
@@ -26,8 +26,9 @@ pub(super) fn schedule(transaction: &mut Transaction, to: &Subject, due: Timesta
 pub(super) fn next_due(snapshot: &Snapshot) -> Result<Option<Timestamp>> {
     let mut next = None;
     snapshot.scan(SCHEDULE, &[], &[0xFF; 17], |key, _| {
-        next = Some(Timestamp(tables::read_first(&key[..8.min(key.len())])?));
-        Ok(false)
+        // A key that cannot be read is passed over, as it is when messages are moved.
+        next = tables::read_schedule_key(key).ok().map(|(due, _)| due);
+        Ok(next.is_none())
     })?;
     Ok(next)
 }
@@ -50,7 +51,13 @@ fn deliver_one(transaction: &mut Transaction, key: &[u8], subject: &Subject, now
     transaction.batch.remove(SCHEDULE, key);
     // One that is not there any more has expired, or was purged.
     let Some(placed) = find_block(&transaction.snapshot, at)? else { return Ok(()) };
-    let block = placed.block;
+    // Its own row, which must be readable: a stand-in for a damaged one must not take its place.
+    let key = tables::block_key(&placed.subject, placed.block.first);
+    let value = transaction.snapshot.get(BLOCKS, &key)?.ok_or_else(|| tables::unreadable("blocks", &key))?;
+    let block = read_block(&key, &value)?;
+    if block.stream_first != placed.block.stream_first || block.count != placed.block.count {
+        return Err(tables::unreadable("blocks", &key));
+    }
     let insert = Insert {
         count: block.count,
         created: now,

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
     super::{
         Limits,
@@ -18,8 +20,11 @@ use super::{
     load::{ROOMY, file},
 };
 use crate::{
-    block::{Placement, batch},
-    store::{Group, MetadataStore},
+    block::{PayloadKey, Placement, batch},
+    store::{
+        Archive, Group, MetadataStore, PayloadStore,
+        check::{self, Kind, Report},
+    },
     types::{Draft, MessageId, Subject, Timestamp},
 };
 
@@ -84,6 +89,7 @@ async fn p5_unreadable_rows_stop_no_row_behind_them() {
         rows.push((UPLOAD_DEADLINES, early(number, format!("bad-{number}").as_bytes()), b""));
         rows.push((UPLOADS, format!("bad-{number}").into_bytes(), b"no upload"));
         rows.push((SCHEDULE, early(number, &number.to_be_bytes()), b"\xFF"));
+        rows.push((SCHEDULE, number.to_be_bytes()[..4].to_vec(), b"a"));
         rows.push((PAYLOADS, number.to_be_bytes().to_vec(), b"no payload"));
         rows.push((GARBAGE, early(number, &number.to_be_bytes()), b"\x09"));
     }
@@ -105,4 +111,40 @@ async fn p5_unreadable_rows_stop_no_row_behind_them() {
         let (was, is) = (before.get(table, &key).unwrap(), after.get(table, &key).unwrap());
         assert_eq!((was.as_deref(), is.as_deref()), (Some(value), Some(value)));
     }
+}
+
+#[tokio::test]
+async fn p5_a_repair_moves_no_file_whose_row_cannot_be_read() {
+    let disk = FailingDisk::new(1, ROOMY);
+    let sizes = Sizes { journal: 48 << 10, segment: 24 << 10, reserve: 0, ..Sizes::default() };
+    let volume = Volume::on(Arc::new(disk.clone()), &file(""), sizes);
+    let (metadata, files) = open_on(volume, Limits::default()).unwrap();
+    let number = metadata.open_payload(PayloadKey::Segment).await.unwrap().number();
+    files.append(number, vec![Bytes::from_static(b"living bytes")]).await.unwrap();
+    put(&metadata.engine, &[(PAYLOADS, number.to_be_bytes().to_vec(), b"no payload")]);
+    let archive = Archive { metadata: Arc::new(metadata), payload: Arc::new(files) };
+    let mut kinds = Vec::new();
+    let report = |report| {
+        if let Report::Finding(finding) = report {
+            kinds.push((finding.kind, finding.repair));
+        }
+    };
+    check::repair(&archive, report).await.unwrap();
+    assert_eq!(kinds, [(Kind::UnreadableRow, None)]);
+    let key = PayloadKey::Segment(number);
+    assert!(archive.payload.size(key).await.unwrap().is_some(), "the file is where it was");
+}
+
+#[tokio::test]
+async fn p5_a_scheduled_block_that_cannot_be_read_stays() {
+    let (engine, metadata) = open();
+    let due = NOW.after(Duration::from_secs(5));
+    publish(&metadata, "bad", "one", Some(due)).await;
+    let key = tables::block_key(&Subject::scheduled(), 1);
+    put(&engine, &[(BLOCKS, key.clone(), b"\xFFno block")]);
+    publish(&metadata, "good", "two", Some(due)).await;
+    let moved = metadata.deliver_due(LATER, 10).await.unwrap();
+    assert_eq!(moved.raised.iter().map(|(subject, last)| (subject.as_str(), *last)).collect::<Vec<_>>(), [("good", 1)]);
+    assert_eq!(engine.read().unwrap().get(BLOCKS, &key).unwrap().as_deref(), Some(b"\xFFno block".as_slice()));
+    assert!(metadata.next_due().await.unwrap().is_some(), "it waits for a check");
 }
